@@ -1,0 +1,3 @@
+from klann_lightning.cli import run
+
+run()

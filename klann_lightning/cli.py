@@ -1,0 +1,99 @@
+"""The command line: `python -m klann_lightning COMMAND ...`."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from klann_lightning.errors import KlannError
+
+PLAY_BLOCK = 2**16
+
+
+def simulate(
+    device: str, root: Path, seconds: float = 120.0, sample_rate: int = 44100, seed: int = 0
+) -> None:
+    """Write a simulated device's train, val and test pairs under ROOT.
+
+    Args:
+        device: `fuzz` or `compressor`.
+        root: folder that gets train/, val/ and test/.
+        seconds: of training audio; val and test get a fifth of it each.
+        sample_rate: in Hz.
+        seed: the same seed gives the same samples on every machine.
+    """
+    from klann_lightning.data.audio import write_audio
+    from klann_lightning.data.devices import simulate as simulated
+
+    for index, (split, part) in enumerate({"train": 1.0, "val": 0.2, "test": 0.2}.items()):
+        dry, wet = simulated(device, part * seconds, sample_rate, seed * 3 + index)
+        for side, samples in (("input", dry), ("target", wet)):
+            write_audio(root / split / f"{device}-{side}.wav", samples, sample_rate)
+        print(f"{root / split / device}-{{input,target}}.wav: {len(dry) / sample_rate:.1f} s")
+
+
+def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK) -> None:
+    """Play a recording through a trained model.
+
+    Args:
+        checkpoint: of a fit.
+        input: a mono recording at the model's sample rate.
+        output: .wav (32-bit float) or .flac (24 bit).
+        block: samples that the model is given at once; any size gives the same sound.
+    """
+    import torch
+
+    from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
+    from klann_lightning.errors import PairError
+    from klann_lightning.training.module import load_model
+
+    model = load_model(checkpoint)
+    rate = audio_info(input).sample_rate
+    if rate != model.sample_rate:
+        raise PairError(
+            f"{input} is {rate} Hz, the model of {checkpoint} was trained at {model.sample_rate} Hz. "
+            f"Resample {input.name} to {model.sample_rate} Hz and run again."
+        )
+    state = model.init_state(1)
+    with torch.no_grad(), AudioWriter(output, rate) as writer:
+        for samples in iter_audio(input, block):
+            played, state = model.step(torch.from_numpy(samples)[None], state)
+            writer.write(played[0].numpy())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"simulate": simulate, "process": process}
+
+
+def main(args: Sequence[str] | None = None) -> object:
+    """Run one command; `args` replaces sys.argv so tests and sweeps can call it.
+
+    Returns the finished Experiment of fit, validate, test and predict, else None.
+    Raises KlannError for what a user can mend, SystemExit for a command line that does not parse.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if words and words[0] in COMMANDS:
+        from jsonargparse import ArgumentParser
+
+        function = COMMANDS[words[0]]
+        parser = ArgumentParser(prog=f"klann_lightning {words[0]}", description=function.__doc__)
+        parser.add_function_arguments(function, as_positional=True)
+        function(**parser.parse_args(words[1:]).as_dict())
+        return None
+    # No account and no network unless the user asks for them.
+    for name, value in {
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    from klann_lightning.experiment import Experiment
+
+    return Experiment(words)
+
+
+def run() -> None:
+    """As `main`, for a shell: a KlannError is one line and exit code 2."""
+    try:
+        main()
+    except KlannError as error:
+        sys.exit(f"error: {error}")

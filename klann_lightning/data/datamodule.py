@@ -1,0 +1,177 @@
+"""Paired recordings as Lightning knows them: splits, checks, loaders."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from klann_lightning.data.audio import read_audio
+from klann_lightning.data.feeds import BatchPlan, Feed, Readers, whole_files
+from klann_lightning.data.pairs import Pair, check_pair, find_pairs, resample_pair
+from klann_lightning.errors import ConfigError, PairError
+
+EVAL_BLOCK = 2**17  # samples fed at once in validation and test; bounds their memory
+MIN_SCORED = 4096  # samples that a score needs: several frames of the largest FFT
+
+Batch = dict[str, Any]
+
+
+class CutReader(Dataset[Batch]):
+    """Reads planned batches from disk: input and target [B, T] beside the plan's own fields."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, plan: BatchPlan) -> Batch:
+        def rows(side: str) -> Tensor:
+            paths = [getattr(self.pairs[cut.pair], side) for cut in plan.cuts]
+            cuts = [
+                read_audio(path, cut.start, plan.frames) for path, cut in zip(paths, plan.cuts, strict=True)
+            ]
+            return torch.stack([torch.from_numpy(cut) for cut in cuts])
+
+        return {
+            "input": rows("input"),
+            "target": rows("target"),
+            "fresh": torch.tensor([cut.fresh for cut in plan.cuts]),
+            "weight": torch.tensor([cut.weight for cut in plan.cuts]),
+            "skip": plan.skip,
+            "last": plan.last,
+            "name": self.pairs[plan.cuts[0].pair].name,
+        }
+
+
+class FeedSampler(Sampler[BatchPlan]):
+    """A feed's batches of the epoch that Lightning sets."""
+
+    def __init__(self, feed: Feed, lengths: Sequence[int], seed: int, rank: int, world: int) -> None:
+        self.feed, self.lengths, self.seed, self.rank, self.world = feed, lengths, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        return self.feed.plan(self.lengths, self.seed, self.epoch, self.rank, self.world)
+
+    def __len__(self) -> int:
+        return self.feed.batches(self.lengths, self.world)
+
+
+class PairedDataModule(pl.LightningDataModule):
+    """Recordings `<root>/{train,val,test}/<device>*-{input,target}.wav`, checked, read piece by piece."""
+
+    def __init__(
+        self,
+        device: str | list[str],
+        root: Path = Path("data"),
+        sample_rate: int = 44100,
+        resample: bool = False,
+        context_seconds: float = 0.0,
+        train: Feed | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        """What to train on and how it is fed.
+
+        Args:
+            device: the recordings' name, or several.
+            root: folder that holds train/, val/ and test/.
+            sample_rate: the experiment's rate in Hz.
+            resample: resample recordings of other rates instead of refusing them.
+            context_seconds: the opening of val and test files that is fed but not scored.
+            train: how training is fed; parallel readers with carried state by default.
+            num_workers: processes that read ahead; 0 reads in the training process.
+        """
+        super().__init__()
+        if sample_rate < 1 or context_seconds < 0:
+            raise ConfigError(
+                f"sample_rate must be at least 1 Hz and context_seconds at least 0, "
+                f"not {sample_rate} and {context_seconds}"
+            )
+        self.devices = [device] if isinstance(device, str) else device
+        self.root = root
+        self.sample_rate = sample_rate
+        self.resample = resample
+        self.context = round(context_seconds * sample_rate)
+        self.feed = train or Readers()
+        self.num_workers = num_workers
+        self.pairs: dict[str, list[Pair]] = {}
+        self._resampled: tempfile.TemporaryDirectory[str] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Check the recordings that `stage` needs, once; a fit ends with a test, so it needs all."""
+        splits = {"fit": ["train", "val", "test"], "validate": ["val"], "test": ["test"], "predict": ["test"]}
+        for split in splits[stage]:
+            if split not in self.pairs:
+                self.pairs[split] = self._checked(split)
+
+    def levels(self) -> tuple[float, float]:
+        """RMS of the training input and of the training target, over all files."""
+        pairs = self.pairs["train"]
+        frames = sum(pair.frames for pair in pairs)
+        energies = (sum(pair.input_energy for pair in pairs), sum(pair.target_energy for pair in pairs))
+        return math.sqrt(energies[0] / frames), math.sqrt(energies[1] / frames)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        pairs = self.pairs["train"]
+        rank, world = self._place()
+        sampler = FeedSampler(self.feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
+        return self._loader(pairs, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._whole("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._whole("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._whole("test")
+
+    def teardown(self, stage: str) -> None:
+        """Forget the recordings; resampled copies go too."""
+        self.pairs = {}
+        if self._resampled is not None:
+            self._resampled.cleanup()
+            self._resampled = None
+
+    def _whole(self, split: str) -> DataLoader[Batch]:
+        pairs = self.pairs[split]
+        plans = list(whole_files([pair.frames for pair in pairs], self.context, EVAL_BLOCK, *self._place()))
+        return self._loader(pairs, plans)
+
+    def _loader(self, pairs: list[Pair], plans: Any) -> DataLoader[Batch]:
+        return DataLoader(CutReader(pairs), sampler=plans, batch_size=None, num_workers=self.num_workers)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _checked(self, split: str) -> list[Pair]:
+        found = find_pairs(self.root, split, self.devices)
+        pairs = [self._at_rate(check_pair(*paths), split) for paths in found]
+        if split != "train":
+            for pair in pairs:
+                if pair.frames - self.context < MIN_SCORED:
+                    raise PairError(
+                        f"{pair.input} has {pair.frames} samples; after {self.context} of context "
+                        f"at least {MIN_SCORED} must be left to score. Use a longer file, or lower "
+                        "data.context_seconds."
+                    )
+        return pairs
+
+    def _at_rate(self, pair: Pair, split: str) -> Pair:
+        if pair.sample_rate == self.sample_rate:
+            return pair
+        if not self.resample:
+            raise PairError(
+                f"{pair.input} is {pair.sample_rate} Hz, the experiment is {self.sample_rate} Hz. "
+                f"Set data.resample to true, or data.sample_rate to {pair.sample_rate}."
+            )
+        if self._resampled is None:
+            self._resampled = tempfile.TemporaryDirectory(prefix="klann-resampled-")
+        return resample_pair(pair, self.sample_rate, Path(self._resampled.name, split))

@@ -1,0 +1,177 @@
+"""What a training step is fed: which pieces of which recordings, in which order.
+
+A feed is a pure function of (lengths, seed, epoch, rank): it plans batches in whole numbers and
+reads no audio, so any run can be repeated and any epoch found again.
+"""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from klann_lightning.errors import ConfigError, PairError
+
+
+class Cut(NamedTuple):
+    """One row of a batch."""
+
+    pair: int  # index of the recording
+    start: int  # first sample; before the file's start there are zeros
+    fresh: bool  # starts from the initial state, not from where the same row of the batch before ended
+    weight: float = 1.0  # of this row in the loss
+
+
+class BatchPlan(NamedTuple):
+    """The rows of a batch, all `frames` long; the first `skip` samples are fed but not scored."""
+
+    cuts: Sequence[Cut]
+    frames: int
+    skip: int = 0
+    last: bool = True  # the recordings end here
+
+
+class Feed(ABC):
+    """Plans the batches of an epoch."""
+
+    @abstractmethod
+    def batches(self, lengths: Sequence[int], world: int) -> int:
+        """Batches an epoch, the same on each of `world` ranks."""
+
+    @abstractmethod
+    def plan(
+        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
+    ) -> Iterator[BatchPlan]:
+        """The batches of one rank in one epoch, over recordings of the given lengths in samples."""
+
+
+class Readers(Feed):
+    """Parallel readers through the recordings, the model's state carried from batch to batch.
+
+    Every sample is scored and no warm-up is spent. A reader that reaches a recording's end starts
+    the next one from the initial state, at a random place within its first two lengths, and with
+    a small weight, since there the target's device had a past that the model cannot know.
+    """
+
+    def __init__(
+        self, readers: int = 8, length: int = 8192, batches_per_epoch: int = 100, fresh_weight: float = 0.1
+    ) -> None:
+        """Sizes of a batch.
+
+        Args:
+            readers: rows of a batch.
+            length: samples a reader moves on from batch to batch.
+            batches_per_epoch: batches between two chances of a validation.
+            fresh_weight: weight of a row that starts from the initial state.
+        """
+        if min(readers, length, batches_per_epoch) < 1:
+            raise ConfigError("readers, length and batches_per_epoch must be at least 1")
+        self.readers = readers
+        self.length = length
+        self.batches_per_epoch = batches_per_epoch
+        self.fresh_weight = fresh_weight
+
+    def batches(self, lengths: Sequence[int], world: int) -> int:
+        return self.batches_per_epoch
+
+    def plan(
+        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
+    ) -> Iterator[BatchPlan]:
+        _refuse_short(lengths, self.length)
+        visits = [max(1, length // self.length - 1) for length in lengths]  # batches spent in each recording
+        starts = [0, *accumulate(visits)]
+        cycle = starts[-1]
+        for step in range(epoch * self.batches_per_epoch, (epoch + 1) * self.batches_per_epoch):
+            cuts = []
+            for reader in range(rank * self.readers, (rank + 1) * self.readers):
+                lap, place = divmod(step + reader * cycle // (self.readers * world), cycle)
+                pair = max(index for index in range(len(lengths)) if starts[index] <= place)
+                visited = place - starts[pair]
+                slack = lengths[pair] - visits[pair] * self.length
+                offset = random.Random(f"{seed} {reader} {lap} {pair}").randint(0, slack)
+                fresh = visited == 0 or step == 0
+                weight = self.fresh_weight if fresh else 1.0
+                cuts.append(Cut(pair, offset + visited * self.length, fresh, weight))
+            yield BatchPlan(cuts, self.length)
+
+
+class Segments(Feed):
+    """Independent segments, each after a warm-up from the initial state that is fed but not scored.
+
+    On a grid (`hop`), every place once an epoch in random order; or, without `hop`, at random places.
+    The paper's: 1024 scored after 31744 of warm-up, hop 1024, batch 50.
+    """
+
+    def __init__(
+        self,
+        length: int = 8192,
+        warmup: int = 8192,
+        batch: int = 8,
+        hop: int | None = None,
+        batches_per_epoch: int | None = None,
+    ) -> None:
+        """Sizes of a batch.
+
+        Args:
+            length: scored samples of a segment.
+            warmup: samples fed before them.
+            batch: segments a batch.
+            hop: samples between the grid's places; random places without it.
+            batches_per_epoch: with random places only; by default as many as cover the recordings once.
+        """
+        sizes = [size for size in (length, batch, hop, batches_per_epoch) if size is not None]
+        if min(sizes) < 1 or warmup < 0:
+            raise ConfigError(
+                "length, batch, hop and batches_per_epoch must be at least 1, warmup at least 0"
+            )
+        self.length = length
+        self.warmup = warmup
+        self.batch = batch
+        self.hop = hop
+        self.batches_per_epoch = None if hop else batches_per_epoch
+
+    def batches(self, lengths: Sequence[int], world: int) -> int:
+        segments = sum((length - self.length) // (self.hop or self.length) + 1 for length in lengths)
+        return self.batches_per_epoch or max(1, segments // world // self.batch)
+
+    def plan(
+        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
+    ) -> Iterator[BatchPlan]:
+        _refuse_short(lengths, self.length)
+        count = self.batches(lengths, world) * self.batch
+        order = random.Random(f"{seed} {epoch}")  # the same on every rank
+        places = [length - self.length + 1 for length in lengths]
+        if self.hop:
+            grid = [(pair, start) for pair, end in enumerate(places) for start in range(0, end, self.hop)]
+            order.shuffle(grid)
+        else:
+            pairs = order.choices(range(len(places)), weights=places, k=count * world)
+            grid = [(pair, order.randrange(places[pair])) for pair in pairs]
+        mine = grid[rank::world][:count]
+        for first in range(0, len(mine), self.batch):
+            rows = mine[first : first + self.batch]
+            cuts = [Cut(pair, start - self.warmup, fresh=True) for pair, start in rows]
+            yield BatchPlan(cuts, self.warmup + self.length, skip=self.warmup)
+
+
+def whole_files(
+    lengths: Sequence[int], context: int, block: int, rank: int, world: int
+) -> Iterator[BatchPlan]:
+    """Every recording of this rank from start to end, in consecutive blocks of one row.
+
+    The first `context` samples are fed but not scored; the first block holds them and a block more.
+    """
+    for pair in range(rank, len(lengths), world):
+        start, end = 0, min(context + block, lengths[pair])
+        while start < end:
+            cut = Cut(pair, start, fresh=start == 0)
+            yield BatchPlan([cut], end - start, max(0, context - start), last=end == lengths[pair])
+            start, end = end, min(end + block, lengths[pair])
+
+
+def _refuse_short(lengths: Sequence[int], needed: int) -> None:
+    if min(lengths) < needed:
+        raise PairError(
+            f"a training recording is {min(lengths)} samples long, shorter than the {needed} that a step "
+            "is fed. Leave it out, or lower the feed's length."
+        )

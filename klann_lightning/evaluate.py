@@ -1,0 +1,110 @@
+"""How good is it, and beside what: a model's whole-file scores next to what no model is needed for."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from scipy.linalg import solve_toeplitz
+from torch import Tensor
+from torch.nn import functional
+
+from klann_lightning.losses import StftResolutions
+from klann_lightning.metrics import FileScores
+from klann_lightning.models.base import AudioModel, State
+
+Batches = Iterable[dict[str, Any]]  # whole files, block after block, as PairedDataModule feeds them
+WIENER_TAPS = 512
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    esr_db: float
+    mr_stft: float
+
+
+class Fir(AudioModel):
+    """A fixed linear filter y[n] = sum_k taps[k] x[n-k], as a model."""
+
+    taps: Tensor
+
+    def __init__(self, taps: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("taps", taps)
+
+    def init_state(self, batch: int) -> State:
+        """One tensor [B, taps - 1]: the samples before."""
+        return (self.taps.new_zeros(batch, len(self.taps) - 1),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        joined = torch.cat([state[0], x], -1)
+        y = functional.conv1d(joined[:, None], self.taps.flip(0)[None, None])[:, 0]
+        return y, (joined[:, x.shape[-1] :],)
+
+
+@torch.no_grad()
+def score(model: AudioModel, batches: Batches, resolutions: StftResolutions) -> dict[str, float]:
+    """Every score of FileScores over whole files, in bounded memory."""
+    scores, state = FileScores(resolutions), None
+    for batch in batches:
+        output, state = model.advance(batch["input"], batch["fresh"], state)
+        scored = slice(batch["skip"], None)
+        scores.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
+    return {name: float(value) for name, value in scores.compute().items()}
+
+
+def best_taps(batches: Batches, count: int) -> Tensor:
+    """The causal filter of `count` taps with the least squared error on these very samples: [count].
+
+    Wiener's solution: autocorrelation r and cross-correlation p up to lag count - 1, summed over the
+    scored samples, then the Toeplitz system R w = p. One tap is the best single gain.
+    """
+    auto, cross = torch.zeros(2, count, dtype=torch.float64)
+    past = torch.zeros(1, count - 1, dtype=torch.float64)
+    for batch in batches:
+        past = past * ~batch["fresh"][:, None]
+        joined = torch.cat([past, batch["input"].double()], -1)
+        scored = slice(batch["skip"], None)
+        history = joined[:, scored]  # count - 1 samples longer than what is scored
+        x, y = batch["input"][:, scored].double(), batch["target"][:, scored].double()
+        auto += _lagged_products(x, history, count)
+        cross += _lagged_products(y, history, count)
+        past = joined[:, joined.shape[-1] - (count - 1) :]
+    auto[0] *= 1 + 1e-9  # keeps the system solvable where the input lacks whole bands
+    return torch.from_numpy(solve_toeplitz(auto.numpy(), cross.numpy())).float()
+
+
+def baselines(batches: Batches, resolutions: StftResolutions) -> list[Row]:
+    """Doing nothing, the best single gain and the best linear filter, each fitted to the scored samples."""
+    filters = {
+        "input as it is": torch.ones(1),
+        "best gain": best_taps(batches, 1),
+        f"best {WIENER_TAPS}-tap filter": best_taps(batches, WIENER_TAPS),
+    }
+    return [row(name, score(Fir(taps), batches, resolutions)) for name, taps in filters.items()]
+
+
+def row(name: str, scores: dict[str, float]) -> Row:
+    """The table's part of the scores."""
+    return Row(name, scores["esr_db"], scores["mr_stft"])
+
+
+def table(title: str, rows: Iterable[Row]) -> str:
+    """Rows as aligned text.
+
+    >>> print(table("la2a test", [Row("best gain", -7.03, 0.9)]))
+    la2a test                     ESR dB   MR-STFT
+    best gain                      -7.03     0.900
+    """
+    lines = [f"{title:<28}{'ESR dB':>8}{'MR-STFT':>10}"]
+    lines += [f"{name:<28}{esr_db:>8.2f}{mr_stft:>10.3f}" for name, esr_db, mr_stft in rows]
+    return "\n".join(lines)
+
+
+def _lagged_products(x: Tensor, history: Tensor, count: int) -> Tensor:
+    """sum_n x[n] h[n - k] for k = 0 .. count - 1, where history starts count - 1 samples before x."""
+    size = x.shape[-1] + count - 1
+    n_fft = 1 << (size - 1).bit_length()
+    spectrum = torch.fft.rfft(x, n_fft).conj() * torch.fft.rfft(history, n_fft)
+    return torch.fft.irfft(spectrum, n_fft)[:, :count].flip(-1).sum(0)

@@ -1,0 +1,120 @@
+"""fit, validate, test and predict: LightningCLI with a folder for every run and a table at its end."""
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.evaluate import Row, baselines, row, score, table
+from klann_lightning.training.media import PredictionWriter, StageMedia
+from klann_lightning.training.module import EffectModule
+from klann_lightning.training.stages import StageSwitch
+
+LOGGERS = [
+    {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": "", "name": "", "version": ""},
+    },
+    {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "klann_lightning"}},
+]
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says what is wrong, not everything that would be right: an error is one line, without the usage."""
+
+    def print_usage(self, file: Any = None) -> None:
+        return None
+
+
+class Experiment(LightningCLI):
+    """One experiment of one configuration; every run has its folder `<runs>/<experiment>/<time>`."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        self.switch = StageSwitch()
+        super().__init__(
+            EffectModule,
+            PairedDataModule,
+            args=args,
+            seed_everything_default=0,
+            parser_class=OneLineParser,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "callbacks": [self.switch, StageMedia(), PredictionWriter()],
+                "use_distributed_sampler": False,  # the feeds share out the recordings themselves
+                "enable_model_summary": False,
+                "max_epochs": -1,  # the stages say when to end
+                "logger": LOGGERS,
+                "enable_progress_bar": sys.stderr.isatty(),
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default="experiment", help="name of the run's folder")
+        parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds all runs")
+        parser.link_arguments("data.sample_rate", "model.model.init_args.sample_rate")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        if self.subcommand != "fit":
+            trainer.logger = False
+        if trainer.default_root_dir is None:
+            trainer.default_root_dir = str(_run_folder(config))
+        for logger in trainer.logger or []:
+            if isinstance(logger, Namespace):
+                logger.init_args.save_dir = trainer.default_root_dir
+
+    def _parse_ckpt_path(self) -> None:
+        # In fit, a checkpoint's hyper-parameters must not silently overrule what the user configured.
+        if self.config.get("subcommand") != "fit":
+            super()._parse_ckpt_path()
+
+    def after_fit(self) -> None:
+        """Score the best of every stage on the test files, and print it beside what needs no model."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.trainer.test(self.model, self.datamodule, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
+        text, rows = self._scores()
+        folder = Path(self.trainer.default_root_dir)
+        (folder / "scores.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
+        heard = ", ".join(f"{name}/" for name in self.switch.finished)
+        print(f"\n{text}\n\nrun: {folder}\nfigures and audio there: {heard}")
+
+    def _scores(self) -> tuple[str, list[Row]]:
+        self.datamodule.setup("test")
+        batches = self.datamodule.test_dataloader()
+        resolutions = self.model.resolutions
+        rows = baselines(batches, resolutions)
+        module = self.model.cpu()
+        for name, weights in self.switch.finished.items():
+            module.load_state_dict(weights)
+            rows.append(row(name, score(module.model, batches, resolutions)))
+        title = f"{', '.join(self.datamodule.devices)}, test"
+        return table(title, rows), rows
+
+
+def _run_folder(config: Namespace) -> Path:
+    """A new folder for this run; the processes that a distributed run starts share the first one's."""
+    if "LOCAL_RANK" in os.environ and "KLANN_RUN" in os.environ:
+        return Path(os.environ["KLANN_RUN"])
+    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = config.runs / config.experiment / started
+    if not config.trainer.fast_dev_run:
+        attempt = 1
+        while True:
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                attempt += 1
+                folder = folder.with_name(f"{started}_{attempt}")
+    os.environ["KLANN_RUN"] = str(folder)
+    return Path(folder)

@@ -1,0 +1,129 @@
+"""Loss terms by name, and the stages of a training that weigh them.
+
+Every term compares output and target [B, T] and is differentiable in the output.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import auraloss
+import torch
+from torch import Tensor, nn
+
+from klann_lightning.errors import ConfigError
+
+PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
+ESR_FLOOR = 1e-2  # a segment's power counts as at least this part of the training power
+
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]  # output [B, T], target [B, T], training power [] -> [B]
+
+
+@dataclass(frozen=True)
+class StftResolutions:
+    """The spectrograms of MR-STFT, in samples; the defaults are the paper's."""
+
+    fft_sizes: list[int] = field(default_factory=lambda: [1024, 512, 256])
+    hop_sizes: list[int] = field(default_factory=lambda: [120, 50, 25])
+    win_lengths: list[int] = field(default_factory=lambda: [600, 240, 100])
+
+
+@dataclass(frozen=True)
+class LossStage:
+    """One stage of a training: what is minimised, how fast, and when it ends."""
+
+    name: str
+    weights: dict[str, float]  # loss terms and their weights
+    epochs: int | None = None  # ends after so many
+    patience: int | None = None  # ends after so many validations without a better `val/loss`
+    start_from: Literal["best", "last"] = "best"  # of the stage before
+    lr: float = 1e-3  # learning rate after the warm-up
+    warmup_steps: int = 0  # learning rate rises linearly over so many steps
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine needs `epochs`
+    final_lr: float = 0.0  # where the cosine ends, as a part of `lr`
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.weights) - set(TERMS) - {"mr_stft"})
+        if unknown or not self.weights:
+            raise ConfigError(
+                f"stage {self.name!r} weighs {', '.join(unknown) or 'nothing'}; "
+                f"the loss terms are {', '.join([*TERMS, 'mr_stft'])}"
+            )
+        if self.epochs is None and self.patience is None:
+            raise ConfigError(f"stage {self.name!r} never ends: give it epochs or patience")
+        if self.schedule == "cosine" and self.epochs is None:
+            raise ConfigError(f"stage {self.name!r}: a cosine needs to know its length; give it epochs")
+
+
+def pre_emphasised(x: Tensor) -> Tensor:
+    """x[n] - 0.85 x[n-1], [B, T] -> [B, T-1]: high frequencies weigh more, as they do to the ear."""
+    return x[..., 1:] - PRE_EMPHASIS * x[..., :-1]
+
+
+def mse(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
+    """Mean squared error."""
+    return (output - target).square().mean(-1)
+
+
+def l1(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return (output - target).abs().mean(-1)
+
+
+def esr(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
+    """Error-to-signal ratio: error energy over target energy, the latter floored.
+
+    Without the floor of 1e-2 of the training power a silent segment would outweigh all others.
+    """
+    return mse(output, target, power) / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
+
+
+def esr_pre(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
+    """ESR after pre-emphasis (Wright and Valimaki 2020)."""
+    return esr(pre_emphasised(output), pre_emphasised(target), power)
+
+
+def dc(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
+    """Squared mean of the error over the target's power, floored as in esr."""
+    return (output - target).mean(-1).square() / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
+
+
+TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, "dc": dc}
+
+
+class MagnitudeStft(auraloss.freq.STFTLoss):
+    """auraloss's STFT loss without the phase, which it computes and never uses: a third faster."""
+
+    def stft(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.magnitudes(x), None
+
+    def magnitudes(self, x: Tensor, center: bool = True) -> Tensor:
+        """Magnitudes [B, bins, frames] of x [B, T]; uncentred, the first frame starts at x[0]."""
+        spectrum = torch.stft(
+            x,
+            self.fft_size,
+            self.hop_size,
+            self.win_length,
+            self.window.to(x),
+            center=center,
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return power.clamp(min=self.eps).sqrt()
+
+
+class MultiResolutionStft(nn.Module):
+    """MR-STFT of Yamamoto et al. 2020 as auraloss computes it: [B, T], [B, T] -> [].
+
+    Mean over the resolutions of spectral convergence (one norm over the whole batch) and the mean
+    absolute difference of the log magnitudes. Segments must be longer than half the largest FFT.
+    """
+
+    def __init__(self, resolutions: StftResolutions) -> None:
+        super().__init__()
+        sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
+        self.stfts = [MagnitudeStft(*size) for size in sizes]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        values = [stft(output[:, None], target[:, None]) for stft in self.stfts]
+        return torch.stack(values).mean()

@@ -1,0 +1,137 @@
+"""Whole-file scores: sum over everything first, divide once.
+
+Files come in consecutive blocks, so that an hour needs no more memory than a second. Sums are
+float64 and add up over files and over ranks; the mean of per-segment ratios is another number.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric
+
+from klann_lightning.losses import MagnitudeStft, StftResolutions, pre_emphasised
+
+
+def decibels(ratio: Tensor) -> Tensor:
+    """An energy ratio in dB."""
+    return 10 * torch.log10(ratio)
+
+
+class ErrorRatios(Metric):
+    """The time-domain terms of losses.py over whole files: mse, esr, esr_pre, l1, dc.
+
+    `update(output, target, last)` takes the next block [B, T] of B files; `last` ends them.
+    ESR is not floored here; over silent targets it is infinite.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # energies of error and target, of both after pre-emphasis, |error|, error, samples
+        self.add_state("sums", torch.zeros(7, dtype=torch.float64), dist_reduce_fx="sum")
+        self._before: Tensor | None = None
+
+    def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        both = torch.stack([output - target, target]).double()
+        joined = both if self._before is None else torch.cat([self._before, both], -1)
+        emphasised = pre_emphasised(joined)
+        error = both[0]
+        energies = [part.square().sum() for part in (*both, *emphasised)]
+        count = torch.tensor(error.numel(), dtype=torch.float64, device=error.device)
+        self.sums += torch.stack([*energies, error.abs().sum(), error.sum(), count])
+        self._before = None if last else joined[..., -1:]
+
+    def reset(self) -> None:
+        super().reset()
+        self._before = None
+
+    def compute(self) -> dict[str, Tensor]:
+        error, target, error_pre, target_pre, absolute, offset, count = self.sums
+        return {
+            "mse": error / count,
+            "esr": error / target,
+            "esr_pre": error_pre / target_pre,
+            "l1": absolute / count,
+            "dc": (offset / count) ** 2 / (target / count),
+        }
+
+
+class WholeFileStft(Metric):
+    """MR-STFT over whole files, equal to auraloss on one file given at once.
+
+    `update(output, target, last)` takes the next block [B, T] of B files, the first longer than half
+    the largest FFT; `last` ends them. Frames lie on one grid over the file, its ends reflected.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, resolutions: StftResolutions) -> None:
+        super().__init__()
+        sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
+        self.stfts = [MagnitudeStft(*size) for size in sizes]
+        # for each resolution: energy of the magnitudes' difference and of the target's magnitudes,
+        # |log magnitude difference|, bins
+        self.add_state("sums", torch.zeros(len(self.stfts), 4, dtype=torch.float64), dist_reduce_fx="sum")
+        self._waiting: list[Tensor | None] = [None] * len(self.stfts)
+
+    def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        block = torch.stack([output, target])
+        for index, stft in enumerate(self.stfts):
+            half = stft.fft_size // 2
+            waiting = self._waiting[index]
+            if waiting is None:
+                joined = functional.pad(block, (half, 0), mode="reflect")
+            else:
+                joined = torch.cat([waiting, block], -1)
+            if last:
+                joined = functional.pad(joined, (0, half), mode="reflect")
+            frames = (joined.shape[-1] - stft.fft_size) // stft.hop_size + 1
+            if frames > 0:
+                used = joined[..., : (frames - 1) * stft.hop_size + stft.fft_size]
+                self.sums[index] += self._frame_sums(stft, used)
+            self._waiting[index] = None if last else joined[..., max(frames, 0) * stft.hop_size :]
+
+    def reset(self) -> None:
+        super().reset()
+        self._waiting = [None] * len(self.stfts)
+
+    @staticmethod
+    def _frame_sums(stft: MagnitudeStft, samples: Tensor) -> Tensor:
+        ours, theirs = (stft.magnitudes(part, center=False).double() for part in samples)
+        logs = (ours.log() - theirs.log()).abs().sum()
+        bins = torch.tensor(ours.numel(), dtype=torch.float64, device=ours.device)
+        return torch.stack([(theirs - ours).square().sum(), theirs.square().sum(), logs, bins])
+
+    def compute(self) -> Tensor:
+        difference, target, logs, bins = self.sums.unbind(-1)
+        return ((difference / target).sqrt() + logs / bins).mean()
+
+
+class FileScores(Metric):
+    """All scores at once: `compute()` gives every loss term by name, and esr_db.
+
+    `update(output, target, last)` as in its two parts.
+    """
+
+    full_state_update = False
+
+    def __init__(self, resolutions: StftResolutions) -> None:
+        super().__init__()
+        self.ratios = ErrorRatios()
+        self.spectra = WholeFileStft(resolutions)
+
+    def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        self.ratios.update(output, target, last)
+        self.spectra.update(output, target, last)
+
+    def compute(self) -> dict[str, Tensor]:
+        ratios = self.ratios.compute()
+        return {**ratios, "mr_stft": self.spectra.compute(), "esr_db": decibels(ratios["esr"])}
+
+    def reset(self) -> None:
+        super().reset()
+        self.ratios.reset()
+        self.spectra.reset()

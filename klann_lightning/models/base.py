@@ -1,0 +1,64 @@
+"""What every model of an audio device can do, whatever is inside."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from klann_lightning.errors import ConfigError
+
+# What a model remembers between blocks; the batch is every tensor's first dimension.
+State = tuple[Tensor, ...]
+
+
+class AudioModel(nn.Module, ABC):
+    """A causal mono-to-mono model, [B, T] -> [B, T], that can stop and go on at any sample.
+
+    The levels are the RMS of the training input and target: the network inside works at unit
+    level, and they travel with the checkpoint. At 1 the model works on samples as they are.
+    """
+
+    input_level: Tensor
+    output_level: Tensor
+
+    def __init__(self, sample_rate: int = 44100) -> None:
+        """`sample_rate` in Hz is the rate that the model is trained at and meant for."""
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.register_buffer("input_level", torch.ones(()))
+        self.register_buffer("output_level", torch.ones(()))
+
+    def set_levels(self, input_level: float, output_level: float) -> None:
+        """Take the RMS of the training input and target as unit level."""
+        self.input_level.fill_(input_level)
+        self.output_level.fill_(output_level)
+
+    @abstractmethod
+    def init_state(self, batch: int) -> State:
+        """The state before the first sample, after endless silence of the filters."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Go on from `state`: x [B, T] of any T -> (y [B, T], state after)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From the initial state, exactly: [B, T] -> [B, T]."""
+        return self.step(x, self.init_state(len(x)))[0]
+
+    def advance(self, x: Tensor, fresh: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """As `step`, but rows marked in fresh [B] start from the initial state, as all do without a state."""
+        initial = self.init_state(len(x))
+        rows = zip(initial, state or initial, strict=True)
+        return self.step(
+            x, tuple(torch.where(fresh.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in rows)
+        )
+
+    def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor] | None:
+        """Labels and magnitude responses in dB [F, N] at frequencies [N], if the model has linear filters."""
+        return None
+
+    def forward_sampled(self, x: Tensor) -> Tensor:
+        """By the paper's approximate training path, from zero state: [B, T] -> [B, T]."""
+        raise ConfigError(
+            f"{type(self).__name__} has no filters to sample; set model.train_path to scan for it"
+        )

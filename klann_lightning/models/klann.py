@@ -1,0 +1,212 @@
+"""KLANN: lift, a bank of linear filters, and down (Huhtala, Juvela, Schlecht 2024, figure 1)."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from klann_lightning.dsp.filtering import BlockFilter, filter_sampled, filter_scan, unroll
+from klann_lightning.dsp.svf import (
+    SvfControls,
+    controls_from_raw,
+    cutoff_hz,
+    raw_from_cutoff_hz,
+    response_on_circle,
+)
+from klann_lightning.errors import ConfigError
+from klann_lightning.models.base import AudioModel, State
+
+Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
+
+
+class Pointwise(nn.Module):
+    """GLU layers applied to every sample alone: [B, widths[0], T] -> [B, widths[-1], T].
+
+    Layer: Linear(in, 2 w), then first half times sigmoid(second half); the last Linear has no gate.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        gated = [nn.Linear(fan_in, 2 * width) for fan_in, width in pairwise(widths[:-1])]
+        self.gated = nn.ModuleList(gated)
+        self.last = nn.Linear(widths[-2], widths[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.gated:
+            x = functional.glu(_affine(layer, x), dim=1)
+        return _affine(self.last, x)
+
+
+def _affine(layer: Any, x: Tensor) -> Tensor:
+    """nn.Linear along dimension 1: [B, in, T] -> [B, out, T], time contiguous."""
+    return torch.baddbmm(layer.bias[:, None], layer.weight.expand(len(x), -1, -1), x)
+
+
+class FilterBank(nn.Module):
+    """The trainable filters: `channels` cascades of `sections` biquads each.
+
+    Starts: `paper` has all alike (cutoff a quarter of the sample rate, R = ln 2); `log` spreads the
+    cutoffs over a logarithmic grid from low_hz to high_hz, slowest first, cascades side by side.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        sections: int,
+        start: Literal["paper", "log"],
+        low_hz: float,
+        high_hz: float,
+        rate: int,
+    ) -> None:
+        super().__init__()
+        self.cutoff = nn.Parameter(torch.zeros(channels, sections))
+        self.damping = nn.Parameter(torch.zeros(channels, sections))
+        self.mix = nn.Parameter(torch.ones(channels, sections, 3))
+        if start == "log":
+            if not 0 < low_hz <= high_hz < rate / 2:
+                raise ConfigError(
+                    f"the cutoffs' grid from {low_hz} to {high_hz} Hz must lie between 0 Hz and Nyquist, "
+                    f"{rate / 2} Hz"
+                )
+            octaves = torch.linspace(0, 1, channels * sections, dtype=torch.float64)
+            grid = low_hz * (high_hz / low_hz) ** octaves
+            with torch.no_grad():
+                self.cutoff.copy_(raw_from_cutoff_hz(grid, rate).view(channels, sections))
+
+    def controls(self) -> SvfControls:
+        """The filters as they stand, shapes [channels, sections]."""
+        return controls_from_raw(self.cutoff, self.damping, self.mix)
+
+    def section_controls(self) -> list[SvfControls]:
+        """The same, one [channels] bank a section."""
+        controls = self.controls()
+        return [SvfControls(*(part[:, i] for part in controls)) for i in range(self.cutoff.shape[1])]
+
+    def unrolled(self) -> list[BlockFilter]:
+        """All sections prepared for the scan."""
+        return [unroll(controls, self.cutoff.dtype) for controls in self.section_controls()]
+
+
+class Klann(AudioModel):
+    """What both topologies share; a subclass says how the lifted channels run through the filters."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        lift_dim: int,
+        sections: int = 1,
+        start: Literal["paper", "log"] = "log",
+        low_hz: float = 0.5,
+        high_hz: float = 16000.0,
+        sample_rate: int = 44100,
+    ) -> None:
+        """Sizes and start of the network.
+
+        Args:
+            hidden: widths of the lift's gated layers; the way down has them mirrored.
+            lift_dim: lifted channels D, each with its own filter.
+            sections: biquads a channel, in cascade.
+            start: where the cutoffs start, see FilterBank.
+            low_hz: lowest cutoff of the `log` start.
+            high_hz: highest cutoff of the `log` start.
+            sample_rate: in Hz.
+        """
+        super().__init__(sample_rate)
+        if min([*hidden, lift_dim, sections], default=0) < 1:
+            raise ConfigError(
+                f"hidden {list(hidden)}, lift_dim {lift_dim} and sections {sections} must be at least 1"
+            )
+        self.lift = Pointwise([1, *hidden, lift_dim])
+        self.bank = FilterBank(lift_dim, sections, start, low_hz, high_hz, sample_rate)
+        self.down = Pointwise([lift_dim, *reversed(hidden), 1])
+
+    @abstractmethod
+    def linear(self, u: Tensor, run: Run) -> Tensor:
+        """Lifted channels u [B, D, T] through the filters -> [B, D, T]."""
+
+    def init_state(self, batch: int) -> State:
+        """One tensor [B, D, sections, 2]: the integrators of every filter."""
+        return (self.bank.cutoff.new_zeros(batch, *self.bank.cutoff.shape, 2),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        unrolled = self.bank.unrolled()
+        (before,) = state
+        after: dict[int, Tensor] = {}
+
+        def run(channels: Tensor, filters: slice) -> Tensor:
+            states = []
+            for index, section in enumerate(unrolled):
+                channels, last = filter_scan(channels, section.select(filters), before[:, filters, index])
+                states.append(last)
+            after[filters.start] = torch.stack(states, 2)
+            return channels
+
+        y = self._around(x, run)
+        return y, (torch.cat([after[first] for first in sorted(after)], 1),)
+
+    @torch.no_grad()
+    def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor]:
+        omega = 2 * torch.pi * frequencies_hz / self.sample_rate
+        controls = self.bank.controls()
+        magnitude = response_on_circle(controls, omega).abs().prod(1)
+        cutoffs = cutoff_hz(controls, self.sample_rate).tolist()
+        labels = [
+            f"channel {i}: " + ", ".join(f"{hz:.3g} Hz" for hz in row) for i, row in enumerate(cutoffs, 1)
+        ]
+        return labels, 20 * magnitude.clamp(min=1e-10).log10()
+
+    def forward_sampled(self, x: Tensor) -> Tensor:
+        sections = self.bank.section_controls()
+
+        def run(channels: Tensor, filters: slice) -> Tensor:
+            for controls in sections:
+                channels = filter_sampled(channels, SvfControls(*(part[filters] for part in controls)))
+            return channels
+
+        return self._around(x, run)
+
+    def _around(self, x: Tensor, run: Run) -> Tensor:
+        lifted = self.lift((x / self.input_level)[:, None])
+        return self.down(self.linear(lifted, run))[:, 0] * self.output_level
+
+
+class ParallelKlann(Klann):
+    """z_i = filter_i(u_i); the way down reads all z_i (the paper's first model)."""
+
+    def linear(self, u: Tensor, run: Run) -> Tensor:
+        return run(u, slice(0, u.shape[1]))
+
+
+class ParallelSeriesKlann(Klann):
+    """z_1 = filter_1(u_1); z_i = filter_i(m_i(z_(i-1), u_i)) (the paper's second model).
+
+    m_i is Linear(2, 2 mid_width) - GLU - Linear(mid_width, 1).
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        lift_dim: int,
+        mid_width: int,
+        sections: int = 1,
+        start: Literal["paper", "log"] = "log",
+        low_hz: float = 0.5,
+        high_hz: float = 16000.0,
+        sample_rate: int = 44100,
+    ) -> None:
+        """As Klann; `mid_width` is the width of the maps between the filters."""
+        super().__init__(hidden, lift_dim, sections, start, low_hz, high_hz, sample_rate)
+        if mid_width < 1:
+            raise ConfigError(f"mid_width must be at least 1, not {mid_width}")
+        self.mids = nn.ModuleList(Pointwise([2, mid_width, 1]) for _ in range(lift_dim - 1))
+
+    def linear(self, u: Tensor, run: Run) -> Tensor:
+        outputs = [run(u[:, :1], slice(0, 1))]
+        for index, mid in enumerate(self.mids, start=1):
+            pair = torch.cat([outputs[-1], u[:, index : index + 1]], 1)
+            outputs.append(run(mid(pair), slice(index, index + 1)))
+        return torch.cat(outputs, 1)

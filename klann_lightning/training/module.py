@@ -1,0 +1,151 @@
+"""One training of one model: steps, log names, optimizer."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from klann_lightning.errors import CheckpointError, ConfigError
+from klann_lightning.losses import TERMS, LossStage, MultiResolutionStft, StftResolutions
+from klann_lightning.metrics import FileScores
+from klann_lightning.models.base import AudioModel, State
+
+OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+
+
+class EffectModule(pl.LightningModule):
+    """Trains an AudioModel on batches of PairedDataModule, in stages that StageSwitch leads through.
+
+    Logs train/loss and train/<term> each epoch, val/loss (the stage's own loss over whole files),
+    val/esr_db, val/mr_stft, and the same for test.
+    """
+
+    target_power: Tensor
+
+    def __init__(
+        self,
+        model: AudioModel,
+        stages: list[LossStage],
+        optimizer: OptimizerFactory = torch.optim.Adam,
+        train_path: Literal["scan", "sampled"] = "scan",
+        normalise: bool = True,
+        mr_stft: StftResolutions = StftResolutions(),  # noqa: B008, it is frozen
+    ) -> None:
+        """What is trained and how.
+
+        Args:
+            model: the model of the device.
+            stages: at least one; their learning rates replace the optimizer's own.
+            optimizer: made anew for every stage.
+            train_path: `scan` is exact; `sampled` is the paper's approximation, from zero state.
+            normalise: work at the training recordings' RMS as unit level.
+            mr_stft: resolutions of the mr_stft term and score.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        if not stages:
+            raise ConfigError("model.stages is empty: a training needs at least one stage")
+        self.model = model
+        self.stages = stages
+        self.stage = stages[0]
+        self.make_optimizer = optimizer
+        self.train_path = train_path
+        self.normalise = normalise
+        self.resolutions = mr_stft
+        self.mr_stft = MultiResolutionStft(mr_stft)
+        self.scores = FileScores(mr_stft)
+        self.register_buffer("target_power", torch.ones(()))
+        self._readers: State | None = None  # where each row of the training batch before stopped
+        self._listener: State | None = None  # where the file under evaluation stopped
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def on_fit_start(self) -> None:
+        """Take the training recordings' levels, unless a checkpoint has brought its own."""
+        if self.trainer.ckpt_path:
+            return
+        input_level, output_level = self.trainer.datamodule.levels()  # type: ignore[attr-defined]
+        self.target_power.fill_(output_level**2)
+        if self.normalise:
+            self.model.set_levels(input_level, output_level)
+
+    def training_step(self, batch: dict[str, Any]) -> Tensor:
+        target, scored = batch["target"], slice(batch["skip"], None)
+        if self.train_path == "sampled":
+            output = self.model.forward_sampled(batch["input"])
+        else:
+            output, after = self.model.advance(batch["input"], batch["fresh"], self._readers)
+            self._readers = tuple(part.detach() for part in after)
+        terms = self._terms(output[:, scored], target[:, scored], batch["weight"])
+        loss = torch.stack([weight * terms[name] for name, weight in self.stage.weights.items()]).sum()
+        logged = {f"train/{name}": value.detach() for name, value in {**terms, "loss": loss}.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(target), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        self._score(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        self._score(batch)
+
+    def on_test_epoch_start(self) -> None:
+        self.scores.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def predict_step(self, batch: dict[str, Any]) -> Tensor:
+        """The output [1, T] of the file's next block."""
+        output, self._listener = self.model.advance(batch["input"], batch["fresh"], self._listener)
+        return output
+
+    def _terms(self, output: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The stage's loss terms, unweighted, averaged over the rows."""
+        rows = {
+            name: TERMS[name](output, target, self.target_power)
+            for name in self.stage.weights
+            if name in TERMS
+        }
+        terms = {name: (value * weight).sum() / weight.sum() for name, value in rows.items()}
+        if "mr_stft" in self.stage.weights:
+            terms["mr_stft"] = self.mr_stft(output, target)
+        return terms
+
+    def _score(self, batch: dict[str, Any]) -> None:
+        output, self._listener = self.model.advance(batch["input"], batch["fresh"], self._listener)
+        scored = slice(batch["skip"], None)
+        self.scores.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
+
+    def _log_scores(self, split: str) -> None:
+        scores = {name: value.float() for name, value in self.scores.compute().items()}
+        loss = sum(weight * scores[name] for name, weight in self.stage.weights.items())
+        logged = {
+            f"{split}/loss": loss,
+            **{f"{split}/{name}": scores[name] for name in ("esr_db", "mr_stft")},
+        }
+        self.log_dict(logged, sync_dist=True)  # equal on every rank
+
+
+def load_model(checkpoint: Path) -> AudioModel:
+    """The trained model of a checkpoint, on the CPU, ready to play; CheckpointError says why not.
+
+    Nothing but tensors and plain data is unpickled, and only classes of known kinds are built.
+    """
+    if not checkpoint.is_file():
+        raise CheckpointError(f"no such checkpoint: {checkpoint}. Check its name and its folder.")
+    try:
+        module = EffectModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{checkpoint} is not a checkpoint of this program: {reason}") from error
+    return module.model.eval()

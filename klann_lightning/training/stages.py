@@ -1,0 +1,156 @@
+"""Leads a training through its stages, and keeps the best of each."""
+
+import math
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from klann_lightning.losses import LossStage
+from klann_lightning.training.module import EffectModule
+
+Weights = dict[str, Tensor]
+
+
+class StageListener(pl.Callback):
+    """A callback that also hears when a stage has ended."""
+
+    def on_stage_end(self, trainer: pl.Trainer, module: EffectModule, name: str) -> None:
+        """The module holds the best weights of the stage, `name` is like `stage-1-time`."""
+
+
+def learning_rate(stage: LossStage, step: int, steps: int) -> float:
+    """The rate at a step of a stage: linear warm-up, then constant or a cosine over all its steps.
+
+    >>> learning_rate(LossStage("time", {"mse": 1.0}, epochs=1, lr=0.1, warmup_steps=4), 1, 100)
+    0.05
+    """
+    rate = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    if stage.schedule == "constant":
+        return rate
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    return rate * (stage.final_lr + (1 - stage.final_lr) * fall)
+
+
+def stage_epochs(stages: list[LossStage], max_epochs: int) -> list[int | None]:
+    """How many epochs each stage gets when the trainer stops after `max_epochs` (-1: never).
+
+    Fewer than the stages' sum shortens all in proportion, each to at least one while they last, so
+    that a short trial goes through every stage. Stages that end on a plateau alone are left as they are.
+
+    >>> stage_epochs([LossStage("a", {"mse": 1}, epochs=60), LossStage("b", {"mse": 1}, epochs=20)], 8)
+    [6, 2]
+    """
+    epochs = [stage.epochs for stage in stages]
+    known = [count for count in epochs if count is not None]
+    if len(known) < len(epochs) or not 0 < max_epochs < sum(known):
+        return epochs
+    ends = [0]
+    for index, through in enumerate(accumulate(known), start=1):
+        fair = round(max_epochs * through / sum(known))
+        room = max_epochs - (len(known) - index)  # leaves an epoch for each stage after
+        ends.append(min(max_epochs, max(ends[-1] + 1, min(fair, room))))
+    return [end - start for start, end in pairwise(ends)]
+
+
+class StageSwitch(Checkpoint):
+    """Ends a stage after its epochs or on a plateau, goes back to its best weights, starts the next.
+
+    A stage's best is the lowest `val/loss`, that is its own loss over whole files; no score of one
+    stage is compared with one of another. Writes `stage-<n>-<name>.ckpt` whenever a stage's best
+    improves, and `last.ckpt` after every epoch; both hold the stage and its best, so a resumed run
+    goes on in the right stage. Everything that it decides on is equal on all ranks.
+    """
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.epochs: list[int | None] = []
+        self.first_epoch = 0
+        self.first_step = 0
+        self.best_score = math.inf
+        self.best_epoch = -1
+        self.best_weights: Weights | None = None
+        self.stale = 0  # validations since the best
+        self.finished: dict[str, Weights] = {}  # best weights of every stage that has ended
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.epochs = stage_epochs(pl_module.stages, trainer.max_epochs or -1)
+        pl_module.stage = pl_module.stages[self.index]
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        steps = (self.epochs[self.index] or 1) * int(trainer.num_training_batches)
+        rate = learning_rate(pl_module.stage, trainer.global_step - self.first_step, steps)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        logged = {"lr": rate, "stage": float(self.index + 1)}
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = float(trainer.callback_metrics["val/loss"])
+        if score < self.best_score:
+            self.best_score, self.best_epoch, self.stale = score, trainer.current_epoch, 0
+            self.best_weights = _weights(pl_module)
+            self._save(trainer, self.name(pl_module))
+        else:
+            self.stale += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        spent = trainer.current_epoch + 1 - self.first_epoch
+        epochs, patience = self.epochs[self.index], pl_module.stage.patience
+        if (epochs is not None and spent >= epochs) or (patience is not None and self.stale >= patience):
+            self._end_stage(trainer, pl_module)
+        self._save(trainer, "last")
+
+    def name(self, module: EffectModule) -> str:
+        """The current stage's name, as its checkpoint bears it."""
+        return f"stage-{self.index + 1}-{module.stage.name}"
+
+    def _end_stage(self, trainer: pl.Trainer, module: EffectModule) -> None:
+        name, last = self.name(module), _weights(module)
+        if self.best_weights is None:  # no validation fell into the stage
+            self.best_weights, self.best_epoch = last, trainer.current_epoch
+            self._save(trainer, name)
+        self.finished[name] = self.best_weights
+        module.load_state_dict(self.best_weights)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StageListener):
+                callback.on_stage_end(trainer, module, name)
+        ended = (
+            f"{name} ended after epoch {trainer.current_epoch}, "
+            f"best at epoch {self.best_epoch} (val/loss {self.best_score:.5g})"
+        )
+        if self.index + 1 == len(module.stages) or self.epochs[self.index + 1] == 0:
+            rank_zero_info(ended)
+            trainer.should_stop = True
+            return
+        self.index += 1
+        module.stage = module.stages[self.index]
+        if module.stage.start_from == "last":
+            module.load_state_dict(last)
+        trainer.optimizers = [module.configure_optimizers()]
+        self.first_epoch, self.first_step = trainer.current_epoch + 1, trainer.global_step
+        self.best_score, self.best_epoch, self.best_weights, self.stale = math.inf, -1, None, 0
+        rank_zero_info(
+            f"{ended}; {self.name(module)} starts from its {module.stage.start_from} weights, "
+            f"learning rate {module.stage.lr:g}"
+        )
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{name}.ckpt")
+
+
+def _weights(module: EffectModule) -> Weights:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

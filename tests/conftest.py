@@ -1,0 +1,65 @@
+"""Shared by the tests: error in dB, filters to try, a tiny device, the real recordings if they are there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from klann_lightning.data.audio import write_audio
+from klann_lightning.dsp.svf import SvfControls
+
+RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
+
+torch.set_flush_denormal(True)
+
+
+def error_db(result: Tensor, expected: Tensor) -> float:
+    """Energy of the difference over energy of the expected, in dB; silence compared with itself is -inf."""
+    result, expected = result.detach().double(), expected.detach().double()
+    error = (result - expected).square().sum()
+    return float(10 * torch.log10(error / expected.square().sum()))
+
+
+def low_pass(cutoff_hz: list[float], sample_rate: float = 44100) -> SvfControls:
+    """Butterworth low-passes, [F]."""
+    g = torch.tan(torch.pi * torch.tensor(cutoff_hz, dtype=torch.float64) / sample_rate)
+    mix = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64).expand(len(g), 3)
+    return SvfControls(g, torch.full_like(g, 0.5**0.5), mix)
+
+
+@pytest.fixture
+def controls() -> SvfControls:
+    """Four filters that have nothing in common: slow, resonant, fast, overdamped; [4]."""
+    return SvfControls(
+        torch.tensor([0.001, 0.05, 2.0, 0.3], dtype=torch.float64),
+        torch.tensor([0.7, 0.02, 0.5, 4.0], dtype=torch.float64),
+        torch.tensor(
+            [[1.0, 0.0, 0.0], [0.3, -1.2, 0.8], [1.0, 1.0, 1.0], [-0.5, 0.0, 2.0]], dtype=torch.float64
+        ),
+    )
+
+
+@pytest.fixture
+def recordings() -> Path:
+    """The real recordings that lie beside the project where it is developed."""
+    if not RECORDINGS.is_dir():
+        pytest.skip("the real recordings are not beside the project")
+    return RECORDINGS
+
+
+@pytest.fixture
+def tiny_root(tmp_path: Path) -> Path:
+    """A device `tiny`, a soft clip: 1 s to train, 0.5 s each to validate and test."""
+    return write_root(tmp_path / "data", lambda x: np.tanh(2 * x))
+
+
+def write_root(root: Path, device: Callable[[np.ndarray], np.ndarray], rate: int = 44100) -> Path:
+    for seed, (split, seconds) in enumerate({"train": 1.0, "val": 0.5, "test": 0.5}.items()):
+        noise = np.random.default_rng(seed).uniform(-0.5, 0.5, int(seconds * rate))
+        source = np.convolve(noise, np.ones(8) / 4, "same").astype(np.float32)
+        write_audio(root / split / "tiny-input.wav", source, rate)
+        write_audio(root / split / "tiny-target.wav", device(source), rate)
+    return root

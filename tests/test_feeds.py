@@ -1,0 +1,149 @@
+"""Plans in whole numbers: what is covered, in which order, on which rank."""
+
+from itertools import islice, pairwise
+
+import pytest
+
+from klann_lightning.data.feeds import Readers, Segments, whole_files
+from klann_lightning.errors import ConfigError, PairError
+
+
+def plans(feed, lengths, seed=0, epoch=0, rank=0, world=1):
+    return list(feed.plan(lengths, seed, epoch, rank, world))
+
+
+def test_readers_go_on_where_they_stopped():
+    feed = Readers(readers=3, length=10, batches_per_epoch=40)
+    before = None
+    for plan in plans(feed, [200, 170]):
+        for row, cut in enumerate(plan.cuts):
+            if not cut.fresh:
+                assert cut.pair == before[row].pair
+                assert cut.start == before[row].start + 10
+        before = plan.cuts
+
+
+def test_readers_stay_within_their_recording_and_reach_all_of_it():
+    lengths = [200, 170]
+    feed = Readers(readers=2, length=10, batches_per_epoch=2000)
+    seen = [set(), set()]
+    for plan in plans(feed, lengths):
+        for cut in plan.cuts:
+            assert 0 <= cut.start <= lengths[cut.pair] - plan.frames
+            seen[cut.pair].update(range(cut.start, cut.start + plan.frames))
+    assert [len(samples) for samples in seen] == lengths
+
+
+def test_a_reader_starts_anew_at_every_recording_with_little_weight():
+    feed = Readers(readers=1, length=10, batches_per_epoch=100, fresh_weight=0.1)
+    cuts = [plan.cuts[0] for plan in plans(feed, [60, 50])]
+    turns = [now for before, now in pairwise(cuts) if now.pair != before.pair]
+    assert len(turns) > 5
+    assert all(cut.fresh and cut.weight == 0.1 and cut.start < 20 for cut in turns)
+    assert all(cut.weight == 1.0 for cut in cuts if not cut.fresh)
+
+
+def test_readers_start_spread_over_the_recordings():
+    first = plans(Readers(readers=4, length=10, batches_per_epoch=1), [4000])[0]
+    starts = [cut.start for cut in first.cuts]
+    assert starts == sorted(starts)
+    assert min(b - a for a, b in pairwise(starts)) > 900
+
+
+def test_an_epoch_goes_on_from_the_one_before():
+    long, short = Readers(2, 10, batches_per_epoch=30), Readers(2, 10, batches_per_epoch=10)
+    joined = [plan for epoch in range(3) for plan in plans(short, [500, 70], epoch=epoch)]
+    assert joined == plans(long, [500, 70])
+
+
+def test_ranks_read_different_places():
+    feed = Readers(readers=2, length=10, batches_per_epoch=5)
+    ranks = [plans(feed, [5000], rank=rank, world=2) for rank in range(2)]
+    places = [{cut.start for plan in rank for cut in plan.cuts} for rank in ranks]
+    assert not places[0] & places[1]
+
+
+def test_the_grid_is_covered_once_an_epoch_in_an_order_of_its_own():
+    feed = Segments(length=10, warmup=30, batch=4, hop=10)
+    epochs = [
+        [cut for plan in plans(feed, [160, 80], epoch=epoch) for cut in plan.cuts] for epoch in range(2)
+    ]
+    expected = {(0, start - 30) for start in range(0, 151, 10)} | {
+        (1, start - 30) for start in range(0, 71, 10)
+    }
+    assert all({(cut.pair, cut.start) for cut in cuts} == expected for cuts in epochs)
+    assert all(len(cuts) == len(expected) for cuts in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_segments_are_fresh_and_their_warmup_is_not_scored():
+    plan = plans(Segments(length=10, warmup=30, batch=2), [100])[0]
+    assert (plan.frames, plan.skip) == (40, 30)
+    assert all(cut.fresh and -30 <= cut.start <= 100 - 40 for cut in plan.cuts)
+
+
+def test_random_places_reach_both_ends_and_differ_by_epoch():
+    feed = Segments(length=10, warmup=0, batch=50, batches_per_epoch=20)
+    starts = [
+        [cut.start for plan in plans(feed, [60], epoch=epoch) for cut in plan.cuts] for epoch in range(2)
+    ]
+    assert set(starts[0]) == set(range(51))
+    assert starts[0] != starts[1]
+
+
+def test_the_papers_grid_has_the_papers_numbers():
+    feed = Segments(length=1024, warmup=31744, batch=50, hop=1024)
+    assert feed.batches([44100 * 7], world=1) == 44100 * 7 // 1024 // 50
+    assert plans(feed, [44100 * 7])[0].frames == 32768
+
+
+@pytest.mark.parametrize("hop", [10, None])
+def test_segments_are_shared_out_without_overlap_in_equal_numbers(hop):
+    feed = Segments(length=10, warmup=5, batch=3, hop=hop, batches_per_epoch=7)
+    ranks = [
+        [cut for plan in plans(feed, [333], rank=rank, world=2) for cut in plan.cuts] for rank in range(2)
+    ]
+    assert len(ranks[0]) == len(ranks[1]) == feed.batches([333], 2) * 3
+    if hop:
+        assert not set(ranks[0]) & set(ranks[1])
+
+
+def test_a_feed_repeats_with_its_seed_only():
+    feed = Readers(2, 10, 50)
+    assert plans(feed, [90, 80], seed=1) == plans(feed, [90, 80], seed=1)
+    assert plans(feed, [90, 80], seed=1) != plans(feed, [90, 80], seed=2)
+
+
+@pytest.mark.parametrize(("context", "block"), [(0, 10), (25, 10), (25, 1000), (7, 93)])
+def test_whole_files_are_whole_and_score_all_but_the_context(context, block):
+    lengths = [100, 57, 93]
+    scored = [[], [], []]
+    fed = [[], [], []]
+    for plan in whole_files(lengths, context, block, rank=0, world=1):
+        (cut,) = plan.cuts
+        assert cut.fresh == (cut.start == 0)
+        assert plan.last == (cut.start + plan.frames == lengths[cut.pair])
+        fed[cut.pair] += range(cut.start, cut.start + plan.frames)
+        scored[cut.pair] += range(cut.start + plan.skip, cut.start + plan.frames)
+    for index, length in enumerate(lengths):
+        assert fed[index] == list(range(length))
+        assert scored[index] == list(range(context, length))
+
+
+def test_whole_files_are_shared_out_by_file():
+    shares = [[plan.cuts[0].pair for plan in whole_files([30] * 5, 0, 10, rank, 2)] for rank in range(2)]
+    assert shares == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
+
+
+@pytest.mark.parametrize("feed", [Readers(length=1000), Segments(length=1000)])
+def test_a_recording_shorter_than_a_step_is_refused(feed):
+    with pytest.raises(PairError, match="999 samples long, shorter than the 1000"):
+        next(islice(feed.plan([5000, 999], 0, 0, 0, 1), 1))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Readers(readers=0), lambda: Segments(hop=0), lambda: Segments(warmup=-1)]
+)
+def test_impossible_sizes_are_refused(make):
+    with pytest.raises(ConfigError, match="must be at least"):
+        make()
