@@ -1,12 +1,15 @@
 """fit, validate, test and predict: LightningCLI with a folder for every run and a table at its end."""
 
 import json
+import logging
 import os
 import sys
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -25,6 +28,30 @@ LOGGERS = [
 ]
 
 
+# What the libraries say at every run and nobody can act on.
+NOISE = [
+    "isinstance.treespec, LeafSpec",  # lightning calls a torch function by its old name
+    "Experiment logs directory .* exists and is not empty",  # our run folder holds the config already
+    "does not have many workers",  # cuts are read in a tenth of the time that a step takes
+    "LightningCLI's args parameter",  # `main(args)` is how sweeps and tests call it
+    "The number of training batches",  # scores are logged by epoch, not by batch
+]
+
+
+def quiet() -> None:
+    """Leave out the libraries' notices that are no help here; everything else is still said."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    tips.addFilter(
+        lambda record: (
+            not record.getMessage().startswith(
+                ("💡", "GPU available", "TPU available", "`Trainer.fit`", "Seed set")
+            )
+        )
+    )
+
+
 class OneLineParser(LightningArgumentParser):
     """Says what is wrong, not everything that would be right: an error is one line, without the usage."""
 
@@ -36,6 +63,8 @@ class Experiment(LightningCLI):
     """One experiment of one configuration; every run has its folder `<runs>/<experiment>/<time>`."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        quiet()
+        torch.set_flush_denormal(True)  # slow filters decay into denormals, which are a hundred times slower
         self.switch = StageSwitch()
         super().__init__(
             EffectModule,

@@ -34,27 +34,29 @@ def waveform_figure(target: Signal, output: Signal, sample_rate: float, title: s
     figure = Figure(FIGURE_INCHES, layout="constrained")
     figure.suptitle(f"{title}    {_esr_text(target, signals['Residual'])}".strip(), parse_math=False)
     *whole, zoom = figure.subplots(4, 1, height_ratios=[1, 1, 1, 2])
+    for axes in whole[1:]:  # before anything is drawn, or only the target would set the limits
+        axes.sharex(whole[0])
+        axes.sharey(whole[0])
+    for axes in whole[:-1]:
+        axes.tick_params(labelbottom=False)
 
     start, stop = _zoom_range(target, round(ZOOM_SECONDS * sample_rate))
     for axes, (name, signal) in zip(whole, signals.items(), strict=True):
         indices, values = _envelope(signal, WAVEFORM_COLUMNS)
         axes.plot(indices / sample_rate, values, color=COLORS[name], linewidth=0.8)
-        axes.axvspan(start / sample_rate, stop / sample_rate, color="0.5", alpha=0.35)
+        axes.axvspan(start / sample_rate, stop / sample_rate, color="0.5", alpha=0.45, zorder=3)
         axes.set_ylabel(name, color=COLORS[name])
-        axes.sharex(whole[0])
-        axes.sharey(whole[0])
-        axes.tick_params(labelbottom=axes is whole[-1])
     whole[0].set_xlim(0, target.size / sample_rate)
     whole[-1].set_xlabel("Time (s)")
 
     milliseconds = 1000 * np.arange(stop - start) / sample_rate
     for name, signal in signals.items():
-        width = 3.2 if name == "Target" else 1.2  # the target shows at both sides of an output upon it
+        width = 2.8 if name == "Target" else 1.2  # the target shows at both sides of an output upon it
         zoom.plot(milliseconds, signal[start:stop], color=COLORS[name], linewidth=width, label=name)
     zoom.set_xlim(0, max(1, stop - start - 1) * 1000 / sample_rate)
     zoom.set_xlabel(f"Time (ms) from {start / sample_rate:.3f} s, the grey band above")
     figure.legend(*zoom.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.supylabel("Amplitude (full scale = 1)")
+    figure.supylabel("Amplitude (full scale = 1)", fontsize="medium")
     for axes in (*whole, zoom):
         axes.grid(alpha=0.3)
     return figure
@@ -95,7 +97,7 @@ def spectrogram_figure(target: Signal, output: Signal, sample_rate: float, title
     panels[0].set_yscale("log")
     _label_decades(panels[0].yaxis, lambda khz, _: f"{khz:g}")
     panels[0].set_ylim(0.02, sample_rate / 2000)
-    panels[0].set_xlim(0, target.size / sample_rate)
+    panels[0].set_xlim(0, min(target.size / sample_rate, second_edges[-1]))
     panels[-1].set_xlabel("Time (s)")
     figure.colorbar(mesh, ax=panels, label=f"Level (dB re {unit})", pad=0.01, fraction=0.03)
     return figure
@@ -130,26 +132,20 @@ def response_figure(
     axes.set_xlabel("Frequency (Hz)")
     axes.set_ylabel("Magnitude (dB)")
     axes.grid(alpha=0.3)
-    columns = math.ceil(len(labels) / 30)
-    figure.legend(
-        axes.lines, labels, loc="outside right center", fontsize="small", ncols=columns, title="Filter"
-    )
+    columns = 1 + len(labels) // 31
+    figure.legend(axes.lines, labels, loc="outside right center", fontsize="small", ncols=columns)
     return figure
 
 
 def _check_pair(target: Signal, output: Signal) -> None:
     if target.ndim != 1 or target.shape != output.shape or target.size == 0:
-        raise ValueError(
-            f"target {target.shape} and output {output.shape} must be [T], alike, and not empty."
-        )
+        raise ValueError(f"target {target.shape} and output {output.shape} must be [T], alike, not empty.")
 
 
 def _energy(signal: Signal) -> float:
     """Sum of squares in float64, a piece at a time: a float64 copy of an hour would not be small."""
-    size = 2**20
-    return sum(
-        float(np.square(signal[i : i + size], dtype=np.float64).sum()) for i in range(0, signal.size, size)
-    )
+    pieces = np.array_split(signal, 1 + signal.size // 2**20)
+    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
 
 
 def _esr_text(target: Signal, residual: Signal) -> str:

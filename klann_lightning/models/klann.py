@@ -102,6 +102,7 @@ class Klann(AudioModel):
         start: Literal["paper", "log"] = "log",
         low_hz: float = 0.5,
         high_hz: float = 16000.0,
+        initial: Literal["silence", "zero"] = "silence",
         sample_rate: int = 44100,
     ) -> None:
         """Sizes and start of the network.
@@ -113,9 +114,11 @@ class Klann(AudioModel):
             start: where the cutoffs start, see FilterBank.
             low_hz: lowest cutoff of the `log` start.
             high_hz: highest cutoff of the `log` start.
+            initial: the filters' state before the first sample: settled in silence, or zero as in the paper.
             sample_rate: in Hz.
         """
         super().__init__(sample_rate)
+        self.initial = initial
         if min([*hidden, lift_dim, sections], default=0) < 1:
             raise ConfigError(
                 f"hidden {list(hidden)}, lift_dim {lift_dim} and sections {sections} must be at least 1"
@@ -129,8 +132,26 @@ class Klann(AudioModel):
         """Lifted channels u [B, D, T] through the filters -> [B, D, T]."""
 
     def init_state(self, batch: int) -> State:
-        """One tensor [B, D, sections, 2]: the integrators of every filter."""
-        return (self.bank.cutoff.new_zeros(batch, *self.bank.cutoff.shape, 2),)
+        """One tensor [B, D, sections, 2]: the integrators of every filter.
+
+        A constant u has settled where bp = hp = 0 and lp = u, that is at s1 = 0, s2 = u, and comes
+        out as m_lp u. From zero instead, the lift's constants would charge the slow filters first.
+        """
+        if self.initial == "zero":
+            return (self.bank.cutoff.new_zeros(batch, *self.bank.cutoff.shape, 2),)
+        settled: dict[int, Tensor] = {}
+
+        def run(channels: Tensor, filters: slice) -> Tensor:
+            states = []
+            for gain in self.bank.mix[filters, :, 0].unbind(1):
+                states.append(channels[..., 0])
+                channels = channels * gain[:, None]
+            settled[filters.start] = torch.stack(states, 2)
+            return channels
+
+        self.linear(self.lift(self.bank.cutoff.new_zeros(1, 1, 1)), run)
+        s2 = torch.cat([settled[first] for first in sorted(settled)], 1)
+        return (torch.stack([torch.zeros_like(s2), s2], -1).expand(batch, -1, -1, -1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         unrolled = self.bank.unrolled()
@@ -196,10 +217,11 @@ class ParallelSeriesKlann(Klann):
         start: Literal["paper", "log"] = "log",
         low_hz: float = 0.5,
         high_hz: float = 16000.0,
+        initial: Literal["silence", "zero"] = "silence",
         sample_rate: int = 44100,
     ) -> None:
         """As Klann; `mid_width` is the width of the maps between the filters."""
-        super().__init__(hidden, lift_dim, sections, start, low_hz, high_hz, sample_rate)
+        super().__init__(hidden, lift_dim, sections, start, low_hz, high_hz, initial, sample_rate)
         if mid_width < 1:
             raise ConfigError(f"mid_width must be at least 1, not {mid_width}")
         self.mids = nn.ModuleList(Pointwise([2, mid_width, 1]) for _ in range(lift_dim - 1))

@@ -113,22 +113,32 @@ class StageSwitch(Checkpoint):
             self._end_stage(trainer, pl_module)
         self._save(trainer, "last")
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A training that was told to stop within a stage keeps that stage's best."""
+        if self.name(pl_module) not in self.finished:
+            self._conclude(trainer, pl_module)
+
     def name(self, module: EffectModule) -> str:
         """The current stage's name, as its checkpoint bears it."""
         return f"stage-{self.index + 1}-{module.stage.name}"
 
-    def _end_stage(self, trainer: pl.Trainer, module: EffectModule) -> None:
-        name, last = self.name(module), _weights(module)
+    def _conclude(self, trainer: pl.Trainer, module: EffectModule) -> None:
+        """Go back to the stage's best weights, keep them, and let the listeners see them."""
+        name = self.name(module)
         if self.best_weights is None:  # no validation fell into the stage
-            self.best_weights, self.best_epoch = last, trainer.current_epoch
+            self.best_weights, self.best_epoch = _weights(module), trainer.current_epoch
             self._save(trainer, name)
         self.finished[name] = self.best_weights
         module.load_state_dict(self.best_weights)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, StageListener):
                 callback.on_stage_end(trainer, module, name)
+
+    def _end_stage(self, trainer: pl.Trainer, module: EffectModule) -> None:
+        last = _weights(module)
+        self._conclude(trainer, module)
         ended = (
-            f"{name} ended after epoch {trainer.current_epoch}, "
+            f"{self.name(module)} ended after epoch {trainer.current_epoch}, "
             f"best at epoch {self.best_epoch} (val/loss {self.best_score:.5g})"
         )
         if self.index + 1 == len(module.stages) or self.epochs[self.index + 1] == 0:
@@ -149,7 +159,7 @@ class StageSwitch(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{name}.ckpt")
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{name}.ckpt", weights_only=False)
 
 
 def _weights(module: EffectModule) -> Weights:

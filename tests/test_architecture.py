@@ -1,0 +1,121 @@
+"""The house rules of the layout: who may import whom, which library has which door."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "klann_lightning"
+# From the foundation up: each file imports only files that stand before it.
+ORDER = [
+    "errors",
+    "dsp.svf",
+    "dsp.filtering",
+    "models.base",
+    "models.klann",
+    "losses",
+    "metrics",
+    "plots",
+    "data.signals",
+    "data.devices",
+    "data.audio",
+    "data.pairs",
+    "data.feeds",
+    "data.datamodule",
+    "training.module",
+    "training.stages",
+    "training.media",
+    "evaluate",
+    "experiment",
+    "cli",
+    "__main__",
+]
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
+# Each heavy library's only doors; prefixes of module names.
+DOORS = {
+    "matplotlib": ["plots"],
+    "soundfile": ["data.audio"],
+    "soxr": ["data.pairs"],
+    "auraloss": ["losses"],
+    "wandb": [],
+    "lightning": ["data.datamodule", "training.", "experiment"],
+    "torch": [
+        "dsp.",
+        "models.",
+        "losses",
+        "metrics",
+        "data.datamodule",
+        "training.",
+        "evaluate",
+        "experiment",
+        "cli",
+    ],
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: no relative imports"
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def ours(path: Path) -> list[str]:
+    prefix = "klann_lightning."
+    return [module.removeprefix(prefix) for module in imports(path) if module.startswith(prefix)]
+
+
+def test_the_order_names_every_file():
+    assert sorted(ORDER) == sorted(name_of(path) for path in FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_downwards(path):
+    below = ORDER[: ORDER.index(name_of(path))]
+    for module in ours(path):
+        assert module in below, f"{name_of(path)} must not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_data_and_models_meet_only_in_the_configuration(path):
+    part = name_of(path)
+    if part.startswith(("dsp", "models", "losses", "metrics")):
+        assert not [module for module in ours(path) if module.startswith("data")]
+    if part.startswith("data"):
+        assert not [module for module in ours(path) if module.startswith(("dsp", "models", "training"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_heavy_libraries_have_one_door(path):
+    for module in imports(path):
+        doors = DOORS.get(module.partition(".")[0])
+        if doors is not None:
+            here = any(name_of(path) == door or name_of(path).startswith(door) for door in doors)
+            assert here, f"{name_of(path)} must not import {module}"
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    script = (
+        "import sys, klann_lightning.cli; "
+        "print([m for m in ('torch', 'lightning', 'wandb', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_experiment_loads_no_wandb_and_no_matplotlib():
+    script = (
+        "import sys, klann_lightning.experiment; "
+        "print([m for m in ('wandb', 'matplotlib', 'optuna', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
