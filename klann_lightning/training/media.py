@@ -30,8 +30,9 @@ class StageMedia(StageListener):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = Path(trainer.default_root_dir) / name
-        pair = trainer.datamodule.pairs["val"][0]  # type: ignore[attr-defined]
-        sounds = _sounds(module.model, pair)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        pair = data.pairs["val"][0]
+        sounds = _sounds(module.model, pair, data.context)
         for part, samples in sounds.items():
             write_audio(folder / f"{part}.wav", samples, pair.sample_rate)
         for part, figure in _figures(module.model, pair, sounds, name).items():
@@ -63,15 +64,16 @@ class PredictionWriter(pl.Callback):
 
 
 @torch.no_grad()
-def _sounds(model: AudioModel, pair: Pair) -> dict[str, Any]:
-    """Output, target and residual [T] of a recording's opening."""
-    frames = min(pair.frames, LONGEST_SECONDS * pair.sample_rate)
+def _sounds(model: AudioModel, pair: Pair, context: int) -> dict[str, Any]:
+    """Output, target and residual [T] of a recording's opening, after the context."""
+    frames = min(pair.frames, context + LONGEST_SECONDS * pair.sample_rate)
     source = torch.from_numpy(read_audio(pair.input, 0, frames)).to(model.input_level.device)
     state, outputs = model.init_state(1), []
     for block in source[None].split(BLOCK, -1):
         output, state = model.step(block, state)
         outputs.append(output[0])
-    heard, target = torch.cat(outputs).cpu().numpy(), read_audio(pair.target, 0, frames)
+    heard = torch.cat(outputs).cpu().numpy()[context:]
+    target = read_audio(pair.target, context, frames - context)
     return {"output": heard, "target": target, "residual": heard - target}
 
 

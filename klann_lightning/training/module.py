@@ -1,5 +1,6 @@
 """One training of one model: steps, log names, optimizer."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,11 @@ class EffectModule(pl.LightningModule):
             mr_stft: resolutions of the mr_stft term and score.
         """
         super().__init__()
-        self.save_hyperparameters()
+        with (
+            warnings.catch_warnings()
+        ):  # advice on hyper-parameters that pickle; the command line's are plain
+            warnings.filterwarnings("ignore", message=".*is already saved during checkpointing")
+            self.save_hyperparameters()
         if not stages:
             raise ConfigError("model.stages is empty: a training needs at least one stage")
         self.model = model

@@ -66,9 +66,20 @@ class StageSwitch(Checkpoint):
     goes on in the right stage. Everything that it decides on is equal on all ranks.
     """
 
+    KEPT = (
+        "index",
+        "first_epoch",
+        "first_step",
+        "best_score",
+        "best_epoch",
+        "best_weights",
+        "stale",
+        "finished",
+    )
+
     def __init__(self) -> None:
+        self.epochs: list[int | None] = []  # of each stage, in this run
         self.index = 0
-        self.epochs: list[int | None] = []
         self.first_epoch = 0
         self.first_step = 0
         self.best_score = math.inf
@@ -78,7 +89,7 @@ class StageSwitch(Checkpoint):
         self.finished: dict[str, Weights] = {}  # best weights of every stage that has ended
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
@@ -137,10 +148,10 @@ class StageSwitch(Checkpoint):
     def _end_stage(self, trainer: pl.Trainer, module: EffectModule) -> None:
         last = _weights(module)
         self._conclude(trainer, module)
-        ended = (
-            f"{self.name(module)} ended after epoch {trainer.current_epoch}, "
-            f"best at epoch {self.best_epoch} (val/loss {self.best_score:.5g})"
-        )
+        best = f"best at epoch {self.best_epoch} (val/loss {self.best_score:.5g})"
+        if self.best_score == math.inf:
+            best = "no validation fell into it"
+        ended = f"{self.name(module)} ended after epoch {trainer.current_epoch}, {best}"
         if self.index + 1 == len(module.stages) or self.epochs[self.index + 1] == 0:
             rank_zero_info(ended)
             trainer.should_stop = True

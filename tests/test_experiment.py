@@ -1,0 +1,252 @@
+"""fit, validate, test, predict from the command line: what a run leaves behind, what every config does."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from conftest import error_db
+from test_stages import SPECTRAL, TIME, fit
+
+from klann_lightning.cli import main
+from klann_lightning.data.audio import read_audio
+from klann_lightning.evaluate import score
+from klann_lightning.losses import StftResolutions
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+DEVICES = sorted(SWEEPS.glob("*.yaml"))
+SYSTEMS = sorted((SWEEPS / "systems").glob("*.yaml"))
+RECIPES = sorted((SWEEPS / "recipes").glob("*.yaml"))
+PARAMETERS = {
+    "small_parallel": 291,
+    "small_parallel_series": 435,
+    "large_parallel": 1701,
+    "large_parallel_series": 3185,
+}
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def train_shipped(tiny_root: Path, runs: Path, *configs: Path, more: tuple[str, ...] = ()):
+    """One batch of each stage of a shipped configuration, on the tiny device."""
+    return main(
+        [
+            "fit",
+            *(f"--config={config}" for config in configs),
+            "--data.device=tiny",
+            f"--data.root={tiny_root}",
+            "--data.context_seconds=0.1",
+            f"--runs={runs}",
+            "--trainer.max_epochs=2",
+            "--trainer.limit_train_batches=1",
+            "--trainer.logger=false",
+            *more,
+        ]
+    )
+
+
+@pytest.mark.parametrize("config", DEVICES, ids=stem)
+def test_every_shipped_device_trains(config, tiny_root, tmp_path):
+    experiment = train_shipped(tiny_root, tmp_path, config)
+    assert list(experiment.switch.finished) == ["stage-1-time", "stage-2-spectral"]
+    assert experiment.trainer.default_root_dir.startswith(str(tmp_path / config.stem))
+
+
+@pytest.mark.parametrize("config", SYSTEMS, ids=stem)
+def test_every_shipped_system_trains_at_its_size(config, tiny_root, tmp_path):
+    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", config)
+    assert sum(part.numel() for part in experiment.model.model.parameters()) == PARAMETERS[config.stem]
+
+
+@pytest.mark.parametrize("config", RECIPES, ids=stem)
+def test_every_shipped_recipe_trains(config, tiny_root, tmp_path):
+    smaller = ("--data.train.batch=2",) if config.stem == "paper" else ()
+    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", config, more=smaller)
+    assert list(experiment.switch.finished) == ["stage-1-time", "stage-2-spectral"]
+
+
+def test_the_papers_recipe_is_the_papers(tiny_root, tmp_path):
+    """Also on top of a device's file, whose own fields must not shine through."""
+    configs = SWEEPS / "la2a.yaml", SWEEPS / "recipes" / "paper.yaml"
+    more = ("--trainer.fast_dev_run=true",)
+    experiment = train_shipped(tiny_root, tmp_path, *configs, more=more)
+    module, feed = experiment.model, experiment.datamodule.feed
+    assert (feed.length, feed.warmup, feed.batch, feed.hop) == (1024, 31744, 50, 1024)
+    assert feed.batches([44100 * 7], 1) == 44100 * 7 // 1024 // 50
+    assert (module.train_path, module.normalise) == ("sampled", False)
+    assert [stage.weights for stage in module.stages] == [{"mse": 1.0}, {"mse": 1.0, "mr_stft": 0.001}]
+    for stage in module.stages:
+        assert (stage.epochs, stage.patience, stage.start_from) == (1000, None, "best")
+        assert (stage.lr, stage.warmup_steps, stage.schedule) == (1e-3, 0, "constant")
+    assert (module.model.bank.cutoff.abs().max() < 0.01, module.model.initial) == (
+        True,
+        "zero",
+    )  # one step on
+    assert experiment.trainer.gradient_clip_val is None
+    assert experiment.trainer.check_val_every_n_epoch == 2
+    assert module.model.output_level == 1
+
+
+@pytest.mark.parametrize("config", DEVICES, ids=stem)
+def test_the_devices_have_the_fast_recipe(config):
+    """It stands in every device's file, so that each is complete; here they are held together."""
+    fast, device = (yaml.safe_load(path.read_text()) for path in (SWEEPS / "recipes" / "fast.yaml", config))
+
+    def held(recipe: dict, whole: dict, place: str) -> None:
+        for key, value in recipe.items():
+            assert key in whole, f"{config.name} lacks {place}{key}"
+            if isinstance(value, dict):
+                held(value, whole[key], f"{place}{key}.")
+            else:
+                assert whole[key] == value, f"{config.name} differs from fast.yaml in {place}{key}"
+
+    held(fast, device, "")
+
+
+def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
+    experiment = train_shipped(
+        tiny_root,
+        tmp_path,
+        SWEEPS / "la2a.yaml",
+        more=("--trainer.logger=lightning.pytorch.loggers.CSVLogger",),
+    )
+    (run,) = (tmp_path / "la2a").iterdir()
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "metrics.csv", "scores.json", "last.ckpt", "stage-1-time.ckpt"} <= names
+    for stage in ("stage-1-time", "stage-2-spectral"):
+        files = {path.name for path in (run / stage).iterdir()}
+        assert files == {
+            *("waveform.png", "spectrogram.png", "filters.png"),
+            *("output.wav", "target.wav", "residual.wav"),
+        }
+        heard, rate = soundfile.read(run / stage / "output.wav", dtype="float32")
+        wanted = read_audio(tiny_root / "val" / "tiny-target.wav", 4410)
+        assert (len(heard), rate) == (len(wanted), 44100)
+        np.testing.assert_allclose(heard - wanted, read_audio(run / stage / "residual.wav"), atol=1e-6)
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    for column in (
+        "train/loss",
+        "train/esr",
+        "train/mr_stft",
+        "val/esr_db",
+        "val/mr_stft",
+        "lr",
+        "stage",
+        "test/esr_db",
+    ):
+        assert any(row[column] for row in rows), column
+    printed = capsys.readouterr().out
+    scores = json.loads((run / "scores.json").read_text())
+    assert [row["name"] for row in scores] == [
+        *("input as it is", "best gain", "best 512-tap filter"),
+        *("stage-1-time", "stage-2-spectral"),
+    ]
+    for row in scores:
+        assert f"{row['esr_db']:.2f}" in printed
+    test_esr_db = next(float(row["test/esr_db"]) for row in rows if row["test/esr_db"])
+    assert scores[-1]["esr_db"] == pytest.approx(test_esr_db, abs=1e-3)
+    assert str(run) in printed
+    assert experiment.trainer.default_root_dir == str(run)
+
+
+def test_wandb_is_logged_offline(tiny_root, tmp_path):
+    """In a process of its own: W&B starts one, and sets environment variables."""
+    stages = "[{name: time, weights: {esr: 1.0}, epochs: 1}]"
+    command = [
+        *(sys.executable, "-m", "klann_lightning", "fit", f"--config={SWEEPS / 'la2a.yaml'}"),
+        *("--data.device=tiny", f"--data.root={tiny_root}", "--data.context_seconds=0", f"--runs={tmp_path}"),
+        *(
+            "--trainer.limit_train_batches=1",
+            f"--model.stages={stages}",
+            "--trainer.check_val_every_n_epoch=1",
+        ),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("la2a/*/wandb/offline-run-*")
+    media = {path.name.split("_")[0] for path in (folder / "files" / "media").rglob("*.*")}
+    assert {"waveform", "spectrogram", "filters", "output", "target", "residual"} <= media
+
+
+def test_a_saved_config_repeats_the_run(tiny_root, tmp_path):
+    first = train_shipped(tiny_root, tmp_path / "a", SWEEPS / "la2a.yaml")
+    (saved,) = (tmp_path / "a").rglob("config.yaml")
+    second = main(["fit", f"--config={saved}", f"--trainer.default_root_dir={tmp_path / 'b'}"])
+    ours, theirs = (run.switch.finished["stage-2-spectral"] for run in (first, second))
+    assert all(torch.equal(theirs[key], value) for key, value in ours.items())
+
+
+def test_test_and_validate_repeat_the_scores_of_the_run(tiny_root, tmp_path):
+    fit(tiny_root, tmp_path)
+    again = main(
+        [
+            *("test", "--data.device=tiny", f"--data.root={tiny_root}", f"--runs={tmp_path}"),
+            *("--model.model=klann_lightning.models.klann.ParallelSeriesKlann", "--model.model.hidden=[7]"),
+            *("--model.model.lift_dim=1", "--model.model.mid_width=1", f"--model.stages=[{TIME}]"),
+            f"--ckpt_path={tmp_path / 'stage-2-spectral.ckpt'}",
+        ]
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert float(again.trainer.callback_metrics["test/esr_db"]) == pytest.approx(
+        scores[-1]["esr_db"], abs=1e-3
+    )
+
+
+def test_predict_writes_what_the_model_plays(tiny_root, tmp_path):
+    experiment = fit(tiny_root, tmp_path)
+    main(
+        [
+            *("predict", "--data.device=tiny", f"--data.root={tiny_root}"),
+            *("--model.model=klann_lightning.models.klann.ParallelKlann", "--model.model.hidden=[3]"),
+            *("--model.model.lift_dim=2", f"--model.stages=[{TIME}]"),
+            *(f"--ckpt_path={tmp_path / 'stage-2-spectral.ckpt'}", f"--trainer.default_root_dir={tmp_path}"),
+        ]
+    )
+    heard = torch.from_numpy(read_audio(tmp_path / "predictions" / "tiny-output.wav"))
+    source = torch.from_numpy(read_audio(tiny_root / "test" / "tiny-input.wav"))
+    assert error_db(heard, experiment.model.model(source[None])[0]) < -100
+
+
+def test_training_learns_the_tiny_device(tiny_root, tmp_path):
+    """A soft clip: far better than any gain after a few seconds."""
+    stages = '[{"name": "time", "weights": {"esr": 1.0}, "epochs": 30, "lr": 0.02, "schedule": "cosine"}]'
+    experiment = fit(tiny_root, tmp_path, stages, "--data.train.batches_per_epoch=10")
+    rows = {row["name"]: row["esr_db"] for row in json.loads((tmp_path / "scores.json").read_text())}
+    assert rows["stage-1-time"] < rows["best 512-tap filter"] - 6
+    experiment.datamodule.setup("test")
+    scores = score(experiment.model.model, experiment.datamodule.test_dataloader(), StftResolutions())
+    assert scores["esr_db"] == pytest.approx(rows["stage-1-time"], abs=1e-4)
+
+
+def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
+    """What the readers' second batch gives is what one pass over both batches gives there."""
+    module = fit(tiny_root, tmp_path, f"[{TIME}, {SPECTRAL}]").model.double()
+    x = torch.randn(2, 600, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    batches = [
+        {
+            "input": part,
+            "target": part,
+            "fresh": torch.tensor([first, first]),
+            "weight": torch.ones(2),
+            "skip": 0,
+        }
+        for part, first in zip(x.split(300, 1), (True, False), strict=True)
+    ]
+    module.log_dict = lambda *args, **kwargs: None
+    module.stage = module.stages[0]
+    module._readers = None
+    module.training_step(batches[0])
+    second = module.training_step(batches[1])
+    output = module.model(x)[:, 300:]
+    expected = ((output - x[:, 300:]) ** 2).mean(-1) / (x[:, 300:] ** 2).mean(-1)
+    assert second.item() == pytest.approx(expected.mean().item(), rel=1e-9)

@@ -1,0 +1,172 @@
+"""Stages in numbers, and a whole training led through them."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from klann_lightning.cli import main
+from klann_lightning.losses import LossStage
+from klann_lightning.training.module import load_model
+from klann_lightning.training.stages import learning_rate, stage_epochs
+
+TIME = '{"name": "time", "weights": {"esr": 1.0}, "epochs": 3, "lr": 0.01}'
+SPECTRAL = '{"name": "spectral", "weights": {"esr": 1.0, "mr_stft": 0.01}, "epochs": 2, "lr": 0.002}'
+
+
+def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: str):
+    """A small training; its Experiment."""
+    return main(
+        [
+            "fit",
+            "--data.device=tiny",
+            f"--data.root={root}",
+            "--data.train=klann_lightning.data.feeds.Readers",
+            "--data.train.readers=2",
+            "--data.train.length=2048",
+            "--data.train.batches_per_epoch=4",
+            "--model.model=klann_lightning.models.klann.ParallelKlann",
+            "--model.model.hidden=[3]",
+            "--model.model.lift_dim=2",
+            f"--model.stages={stages}",
+            f"--trainer.default_root_dir={runs}",
+            "--trainer.logger=false",
+            *more,
+        ]
+    )
+
+
+def state_of(checkpoint: Path) -> dict:
+    saved = torch.load(checkpoint, weights_only=True)
+    return saved["callbacks"]["StageSwitch"] | {"weights": saved["state_dict"], "saved_epoch": saved["epoch"]}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_epochs", "expected"),
+    [
+        ([60, 20], -1, [60, 20]),
+        ([60, 20], 100, [60, 20]),
+        ([60, 20], 8, [6, 2]),
+        ([60, 20], 3, [2, 1]),
+        ([60, 20], 2, [1, 1]),
+        ([60, 20], 1, [1, 0]),
+        ([1000, 1, 1], 4, [2, 1, 1]),
+        ([50, 1, 50], 6, [3, 1, 2]),
+        ([1, 1, 1000], 3, [1, 1, 1]),
+    ],
+)
+def test_max_epochs_shortens_all_stages(epochs, max_epochs, expected):
+    stages = [LossStage("x", {"mse": 1.0}, epochs=count) for count in epochs]
+    assert stage_epochs(stages, max_epochs) == expected
+
+
+def test_stages_that_end_on_a_plateau_are_not_shortened():
+    stages = [LossStage("x", {"mse": 1.0}, patience=3), LossStage("y", {"mse": 1.0}, epochs=10)]
+    assert stage_epochs(stages, 4) == [None, 10]
+
+
+def test_learning_rate_rises_and_falls():
+    stage = LossStage("x", {"mse": 1.0}, epochs=1, lr=0.1, warmup_steps=10, schedule="cosine", final_lr=0.01)
+    rates = [learning_rate(stage, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[:9] == sorted(rates[:9])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(stage, 100, 100) == pytest.approx(0.001)
+    assert rates[50] == pytest.approx(0.1 * (0.01 + 0.99 * 0.5))
+
+
+def test_a_constant_rate_is_constant():
+    stage = LossStage("x", {"mse": 1.0}, epochs=1, lr=0.1)
+    assert {learning_rate(stage, step, 100) for step in range(100)} == {0.1}
+
+
+def test_every_stage_keeps_its_own_best(tiny_root, tmp_path):
+    switch = fit(tiny_root, tmp_path).switch
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [
+        "last.ckpt",
+        "stage-1-time.ckpt",
+        "stage-2-spectral.ckpt",
+    ]
+    first, second = state_of(tmp_path / "stage-1-time.ckpt"), state_of(tmp_path / "stage-2-spectral.ckpt")
+    assert (first["index"], second["index"]) == (0, 1)
+    assert first["saved_epoch"] < 3 <= second["saved_epoch"]
+    for name, state in (("stage-1-time", first), ("stage-2-spectral", second)):
+        assert all(torch.equal(state["weights"][key], value) for key, value in switch.finished[name].items())
+
+
+def test_a_stage_starts_from_the_best_of_the_one_before(tiny_root, tmp_path):
+    """With a learning rate of zero nothing moves away from it."""
+    frozen = '{"name": "frozen", "weights": {"mse": 1.0}, "epochs": 1, "lr": 0.0, "start_from": "best"}'
+    # so fast that its last weights are not its best
+    wild = '{"name": "wild", "weights": {"mse": 1.0}, "epochs": 6, "lr": 3.0}'
+    switch = fit(tiny_root, tmp_path, f"[{wild}, {frozen}]").switch
+    wild_best, kept = switch.finished["stage-1-wild"], switch.finished["stage-2-frozen"]
+    assert state_of(tmp_path / "stage-1-wild.ckpt")["saved_epoch"] < 5
+    assert all(torch.equal(wild_best[key], value) for key, value in kept.items())
+    switch = fit(tiny_root, tmp_path / "last", f"[{wild}, {frozen.replace('best', 'last')}]").switch
+    wild_best, kept = switch.finished["stage-1-wild"], switch.finished["stage-2-frozen"]
+    assert not all(torch.equal(wild_best[key], value) for key, value in kept.items())
+
+
+def test_a_plateau_ends_a_stage(tiny_root, tmp_path, caplog):
+    still = '{"name": "still", "weights": {"mse": 1.0}, "patience": 2, "lr": 0.0}'
+    experiment = fit(tiny_root, tmp_path, f"[{still}, {SPECTRAL}]")
+    assert state_of(tmp_path / "stage-1-still.ckpt")["saved_epoch"] == 0
+    assert experiment.switch.first_epoch == 3  # the first is the best, two more without a gain
+    assert experiment.trainer.current_epoch == 5
+
+
+def test_a_score_is_never_compared_across_stages(tiny_root, tmp_path):
+    """Stage 2's loss is far above stage 1's; its best is its own all the same."""
+    heavy = '{"name": "heavy", "weights": {"mr_stft": 1000.0}, "epochs": 2, "lr": 0.002}'
+    switch = fit(tiny_root, tmp_path, f"[{TIME}, {heavy}]").switch
+    assert (tmp_path / "stage-2-heavy.ckpt").exists()
+    assert math.isfinite(switch.best_score)
+    assert switch.best_score > 100
+
+
+def test_a_resumed_run_goes_on_in_its_stage(tiny_root, tmp_path, monkeypatch):
+    whole = fit(tiny_root, tmp_path / "whole").switch
+    fit(
+        tiny_root, tmp_path / "part", f"[{TIME}, {SPECTRAL}]", "--trainer.max_steps=16"
+    )  # one epoch into stage 2
+    state = state_of(tmp_path / "part" / "last.ckpt")
+    assert (state["index"], state["first_epoch"]) == (1, 3)
+    assert state["best_score"] < math.inf
+    resumed = fit(
+        tiny_root,
+        tmp_path / "resumed",
+        f"[{TIME}, {SPECTRAL}]",
+        f"--ckpt_path={tmp_path / 'part' / 'last.ckpt'}",
+    )
+    assert resumed.trainer.current_epoch == 5
+    assert list(resumed.switch.finished) == list(whole.finished) == ["stage-1-time", "stage-2-spectral"]
+    first = "stage-1-time"
+    assert all(
+        torch.equal(resumed.switch.finished[first][key], value)
+        for key, value in whole.finished[first].items()
+    )
+
+
+def test_a_training_that_is_told_to_stop_keeps_its_best(tiny_root, tmp_path):
+    switch = fit(tiny_root, tmp_path, f"[{TIME}, {SPECTRAL}]", "--trainer.max_steps=6").switch
+    assert list(switch.finished) == ["stage-1-time"]
+    assert (tmp_path / "stage-1-time.ckpt").exists()
+
+
+def test_the_checkpoint_is_the_trained_model(tiny_root, tmp_path):
+    experiment = fit(tiny_root, tmp_path)
+    x = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0))
+    model = load_model(tmp_path / "stage-2-spectral.ckpt")
+    assert model.output_level != 1
+    assert torch.equal(model(x), experiment.model.model(x))
+
+
+def test_two_runs_with_one_seed_are_equal_to_the_bit(tiny_root, tmp_path):
+    runs = [fit(tiny_root, tmp_path / name).switch.finished["stage-2-spectral"] for name in ("one", "two")]
+    assert all(torch.equal(runs[1][key], value) for key, value in runs[0].items())
+    other = fit(tiny_root, tmp_path / "other", f"[{TIME}, {SPECTRAL}]", "--seed_everything=1")
+    assert not torch.equal(
+        other.switch.finished["stage-2-spectral"]["model.down.last.weight"], runs[0]["model.down.last.weight"]
+    )
