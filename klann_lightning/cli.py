@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from klann_lightning.errors import KlannError
+from klann_lightning.errors import KlannError, OneLineErrors, leave
 
 PLAY_BLOCK = 2**16
 
@@ -62,6 +62,12 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"simulate": simulate, "process": process}
+TRAINER_COMMANDS = {
+    "fit": "Train a model of a device on its recordings.",
+    "validate": "Score a checkpoint on the val recordings.",
+    "test": "Score a checkpoint on the test recordings.",
+    "predict": "Write what a checkpoint makes of the test recordings.",
+}
 
 
 def main(args: Sequence[str] | None = None) -> object:
@@ -71,24 +77,20 @@ def main(args: Sequence[str] | None = None) -> object:
     Raises KlannError for what a user can mend, SystemExit for a command line that does not parse.
     """
     words = list(sys.argv[1:] if args is None else args)
-    if words and words[0] in COMMANDS:
-        from jsonargparse import ArgumentParser
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+    elif words[0] in COMMANDS:
+        _run_function(words[0], words[1:])
+    elif words[0] in TRAINER_COMMANDS:
+        # No account and no network unless the user asks for them.
+        for name, value in (("MODE", "offline"), ("SILENT", "true"), ("ERROR_REPORTING", "false")):
+            os.environ.setdefault(f"WANDB_{name}", value)
+        from klann_lightning.experiment import Experiment
 
-        function = COMMANDS[words[0]]
-        parser = ArgumentParser(prog=f"klann_lightning {words[0]}", description=function.__doc__)
-        parser.add_function_arguments(function, as_positional=True)
-        function(**parser.parse_args(words[1:]).as_dict())
-        return None
-    # No account and no network unless the user asks for them.
-    for name, value in {
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false",
-    }.items():
-        os.environ.setdefault(name, value)
-    from klann_lightning.experiment import Experiment
-
-    return Experiment(words)
+        return Experiment(words)
+    else:
+        leave(f"no command is called {words[0]!r}. There are: {', '.join([*TRAINER_COMMANDS, *COMMANDS])}.")
+    return None
 
 
 def run() -> None:
@@ -96,4 +98,24 @@ def run() -> None:
     try:
         main()
     except KlannError as error:
-        sys.exit(f"error: {error}")
+        leave(str(error))
+
+
+def _run_function(name: str, words: Sequence[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    class Parser(OneLineErrors, ArgumentParser):
+        """With errors of one line."""
+
+    function = COMMANDS[name]
+    parser = Parser(prog=f"klann_lightning {name}", description=function.__doc__)
+    parser.add_function_arguments(function, as_positional=True)
+    function(**parser.parse_args(words).as_dict())
+
+
+def _overview() -> str:
+    said = {**TRAINER_COMMANDS, **{name: str(function.__doc__) for name, function in COMMANDS.items()}}
+    lines = [f"  {name:<10}{text.partition(chr(10))[0]}" for name, text in said.items()]
+    return "\n".join(
+        ["usage: python -m klann_lightning COMMAND ...", "", *lines, "", "COMMAND --help says more."]
+    )

@@ -6,17 +6,18 @@ import os
 import sys
 import warnings
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.errors import OneLineErrors
 from klann_lightning.evaluate import Row, baselines, row, score, table
 from klann_lightning.training.media import PredictionWriter, StageMedia
-from klann_lightning.training.module import EffectModule
+from klann_lightning.training.module import EffectModule, read_checkpoint
 from klann_lightning.training.stages import StageSwitch
 
 LOGGERS = [
@@ -42,21 +43,17 @@ def quiet() -> None:
     """Leave out the libraries' notices that are no help here; everything else is still said."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    tips.addFilter(
-        lambda record: (
-            not record.getMessage().startswith(
-                ("💡", "GPU available", "TPU available", "`Trainer.fit`", "Seed set")
-            )
-        )
-    )
+    chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped")
+    tips.addFilter(lambda record: not record.getMessage().startswith(chatter))
 
 
-class OneLineParser(LightningArgumentParser):
-    """Says what is wrong, not everything that would be right: an error is one line, without the usage."""
+KEYWORDS = ("best", "last", "hpc")  # checkpoints that Lightning finds itself
 
-    def print_usage(self, file: Any = None) -> None:
-        return None
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """LightningCLI's, with errors of one line."""
 
 
 class Experiment(LightningCLI):
@@ -71,7 +68,7 @@ class Experiment(LightningCLI):
             PairedDataModule,
             args=args,
             seed_everything_default=0,
-            parser_class=OneLineParser,
+            parser_class=Parser,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "callbacks": [self.switch, StageMedia(), PredictionWriter()],
@@ -100,9 +97,16 @@ class Experiment(LightningCLI):
                 logger.init_args.save_dir = trainer.default_root_dir
 
     def _parse_ckpt_path(self) -> None:
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and path not in KEYWORDS:
+            read_checkpoint(Path(path))
         # In fit, a checkpoint's hyper-parameters must not silently overrule what the user configured.
         if self.config.get("subcommand") != "fit":
             super()._parse_ckpt_path()
+
+    def before_fit(self) -> None:
+        """Check the recordings before anything is logged."""
+        self.datamodule.setup("fit")
 
     def after_fit(self) -> None:
         """Score the best of every stage on the test files, and print it beside what needs no model."""
@@ -131,19 +135,12 @@ class Experiment(LightningCLI):
 
 
 def _run_folder(config: Namespace) -> Path:
-    """A new folder for this run; the processes that a distributed run starts share the first one's."""
+    """A new folder's name for this run; the processes that a distributed run starts share the first one's."""
     if "LOCAL_RANK" in os.environ and "KLANN_RUN" in os.environ:
         return Path(os.environ["KLANN_RUN"])
     started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = config.runs / config.experiment / started
-    if not config.trainer.fast_dev_run:
-        attempt = 1
-        while True:
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                attempt += 1
-                folder = folder.with_name(f"{started}_{attempt}")
+    names = (started if attempt == 1 else f"{started}_{attempt}" for attempt in count(1))
+    folders = (Path(config.runs) / config.experiment / name for name in names)
+    folder = next(folder for folder in folders if not folder.exists())
     os.environ["KLANN_RUN"] = str(folder)
-    return Path(folder)
+    return folder

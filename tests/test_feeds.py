@@ -15,7 +15,7 @@ def plans(feed, lengths, seed=0, epoch=0, rank=0, world=1):
 def test_readers_go_on_where_they_stopped():
     feed = Readers(readers=3, length=10, batches_per_epoch=40)
     before = None
-    for plan in plans(feed, [200, 170]):
+    for plan in plans(feed, [203, 177]):
         for row, cut in enumerate(plan.cuts):
             if not cut.fresh:
                 assert cut.pair == before[row].pair
@@ -24,23 +24,27 @@ def test_readers_go_on_where_they_stopped():
 
 
 def test_readers_stay_within_their_recording_and_reach_all_of_it():
-    lengths = [200, 170]
+    lengths = [203, 177]
     feed = Readers(readers=2, length=10, batches_per_epoch=2000)
     seen = [set(), set()]
     for plan in plans(feed, lengths):
         for cut in plan.cuts:
-            assert 0 <= cut.start <= lengths[cut.pair] - plan.frames
-            seen[cut.pair].update(range(cut.start, cut.start + plan.frames))
+            assert -1.5 * plan.frames <= cut.start <= lengths[cut.pair] - plan.frames
+            seen[cut.pair].update(range(max(0, cut.start), cut.start + plan.frames))
     assert [len(samples) for samples in seen] == lengths
 
 
 def test_a_reader_starts_anew_at_every_recording_with_little_weight():
-    feed = Readers(readers=1, length=10, batches_per_epoch=100, fresh_weight=0.1)
-    cuts = [plan.cuts[0] for plan in plans(feed, [60, 50])]
-    turns = [now for before, now in pairwise(cuts) if now.pair != before.pair]
+    feed = Readers(readers=1, length=10, batches_per_epoch=100, opening_weight=0.1)
+    cuts = [plan.cuts[0] for plan in plans(feed, [63, 57])]
+    turns = [index for index in range(1, 97) if cuts[index].pair != cuts[index - 1].pair]
     assert len(turns) > 5
-    assert all(cut.fresh and cut.weight == 0.1 and cut.start < 20 for cut in turns)
-    assert all(cut.weight == 1.0 for cut in cuts if not cut.fresh)
+    for index in turns:
+        first, second, third = cuts[index : index + 3]
+        assert first.fresh
+        assert -15 <= first.start < 0
+        assert (first.weight, second.weight, third.weight) == (0.1, 0.1, 1.0)
+    assert sum(cut.fresh for cut in cuts[1:97]) == len(turns)
 
 
 def test_readers_start_spread_over_the_recordings():
@@ -48,6 +52,7 @@ def test_readers_start_spread_over_the_recordings():
     starts = [cut.start for cut in first.cuts]
     assert starts == sorted(starts)
     assert min(b - a for a, b in pairwise(starts)) > 900
+    assert all(cut.fresh for cut in first.cuts)
 
 
 def test_an_epoch_goes_on_from_the_one_before():

@@ -6,6 +6,7 @@ reads no audio, so any run can be repeated and any epoch found again.
 
 import random
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -48,13 +49,14 @@ class Feed(ABC):
 class Readers(Feed):
     """Parallel readers through the recordings, the model's state carried from batch to batch.
 
-    Every sample is scored and no warm-up is spent. A reader that reaches a recording's end starts
-    the next one from the initial state, at a random place within its first two lengths, and with
-    a small weight, since there the target's device had a past that the model cannot know.
+    Every sample is scored and no warm-up is spent. A reader that reaches a recording's end starts the
+    next one from the initial state, at a random place in the silence before it, at most one and a half
+    `length` early. The first two batches of a recording see its opening, and have a small weight: what
+    the device had heard before is not in the file. Where it had heard nothing, give them the full one.
     """
 
     def __init__(
-        self, readers: int = 8, length: int = 8192, batches_per_epoch: int = 100, fresh_weight: float = 0.1
+        self, readers: int = 8, length: int = 8192, batches_per_epoch: int = 50, opening_weight: float = 0.1
     ) -> None:
         """Sizes of a batch.
 
@@ -62,14 +64,14 @@ class Readers(Feed):
             readers: rows of a batch.
             length: samples a reader moves on from batch to batch.
             batches_per_epoch: batches between two chances of a validation.
-            fresh_weight: weight of a row that starts from the initial state.
+            opening_weight: weight of a row that sees a recording's opening.
         """
         if min(readers, length, batches_per_epoch) < 1:
             raise ConfigError("readers, length and batches_per_epoch must be at least 1")
         self.readers = readers
         self.length = length
         self.batches_per_epoch = batches_per_epoch
-        self.fresh_weight = fresh_weight
+        self.opening_weight = opening_weight
 
     def batches(self, lengths: Sequence[int], world: int) -> int:
         return self.batches_per_epoch
@@ -78,20 +80,20 @@ class Readers(Feed):
         self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
     ) -> Iterator[BatchPlan]:
         _refuse_short(lengths, self.length)
-        visits = [max(1, length // self.length - 1) for length in lengths]  # batches spent in each recording
+        visits = [length // self.length + 1 for length in lengths]  # batches spent in each recording
         starts = [0, *accumulate(visits)]
         cycle = starts[-1]
         for step in range(epoch * self.batches_per_epoch, (epoch + 1) * self.batches_per_epoch):
             cuts = []
             for reader in range(rank * self.readers, (rank + 1) * self.readers):
                 lap, place = divmod(step + reader * cycle // (self.readers * world), cycle)
-                pair = max(index for index in range(len(lengths)) if starts[index] <= place)
+                pair = bisect_right(starts, place) - 1
                 visited = place - starts[pair]
-                slack = lengths[pair] - visits[pair] * self.length
-                offset = random.Random(f"{seed} {reader} {lap} {pair}").randint(0, slack)
+                least = visits[pair] * self.length - lengths[pair]  # then the last batch ends with the file
+                jitter = random.Random(f"{seed} {reader} {lap} {pair}").randint(0, self.length // 2)
                 fresh = visited == 0 or step == 0
-                weight = self.fresh_weight if fresh else 1.0
-                cuts.append(Cut(pair, offset + visited * self.length, fresh, weight))
+                weight = self.opening_weight if fresh or visited == 1 else 1.0
+                cuts.append(Cut(pair, visited * self.length - least - jitter, fresh, weight))
             yield BatchPlan(cuts, self.length)
 
 

@@ -141,16 +141,26 @@ class EffectModule(pl.LightningModule):
         self.log_dict(logged, sync_dist=True)  # equal on every rank
 
 
-def load_model(checkpoint: Path) -> AudioModel:
-    """The trained model of a checkpoint, on the CPU, ready to play; CheckpointError says why not.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, of which only tensors and plain data are unpickled; CheckpointError says why it is none."""
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint: {path}. Check its name and its folder.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+        raise CheckpointError(f"{path} is not a checkpoint of a fit: it lacks weights or hyper-parameters.")
+    return content
 
-    Nothing but tensors and plain data is unpickled, and only classes of known kinds are built.
-    """
-    if not checkpoint.is_file():
-        raise CheckpointError(f"no such checkpoint: {checkpoint}. Check its name and its folder.")
+
+def load_model(checkpoint: Path) -> AudioModel:
+    """The trained model of a checkpoint, on the CPU, ready to play; CheckpointError says why not."""
+    read_checkpoint(checkpoint)
     try:
         module = EffectModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{checkpoint} is not a checkpoint of this program: {reason}") from error
+    except Exception as error:  # of jsonargparse, Lightning or torch, each with its own kinds
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint} holds another version's or another model: {reason}") from error
     return module.model.eval()
