@@ -47,6 +47,7 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
     from klann_lightning.errors import PairError
     from klann_lightning.training.module import load_model
 
+    torch.set_flush_denormal(True)  # a filter's decay into silence is slow to compute otherwise
     model = load_model(checkpoint)
     rate = audio_info(input).sample_rate
     if rate != model.sample_rate:

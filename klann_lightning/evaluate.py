@@ -46,7 +46,7 @@ class Fir(AudioModel):
 @torch.no_grad()
 def score(model: AudioModel, batches: Batches, resolutions: StftResolutions) -> dict[str, float]:
     """Every score of FileScores over whole files, in bounded memory."""
-    scores, state = FileScores(resolutions), None
+    scores, state = FileScores(resolutions, shared=False), None
     for batch in batches:
         output, state = model.advance(batch["input"], batch["fresh"], state)
         scored = slice(batch["skip"], None)

@@ -92,7 +92,7 @@ class Experiment(LightningCLI):
             trainer.logger = False
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(_run_folder(config))
-        for logger in trainer.logger or []:
+        for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
             if isinstance(logger, Namespace):
                 logger.init_args.save_dir = trainer.default_root_dir
 
@@ -123,7 +123,7 @@ class Experiment(LightningCLI):
 
     def _scores(self) -> tuple[str, list[Row]]:
         self.datamodule.setup("test")
-        batches = self.datamodule.test_dataloader()
+        batches = self.datamodule.whole_files("test")
         resolutions = self.model.resolutions
         rows = baselines(batches, resolutions)
         module = self.model.cpu()

@@ -27,8 +27,8 @@ class ErrorRatios(Metric):
     full_state_update = False
     sums: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, shared: bool = True) -> None:
+        super().__init__(sync_on_compute=shared)
         # energies of error and target, of both after pre-emphasis, |error|, error, samples
         self.add_state("sums", torch.zeros(7, dtype=torch.float64), dist_reduce_fx="sum")
         self._before: Tensor | None = None
@@ -68,8 +68,8 @@ class WholeFileStft(Metric):
     full_state_update = False
     sums: Tensor
 
-    def __init__(self, resolutions: StftResolutions) -> None:
-        super().__init__()
+    def __init__(self, resolutions: StftResolutions, shared: bool = True) -> None:
+        super().__init__(sync_on_compute=shared)
         sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
         self.stfts = [MagnitudeStft(*size) for size in sizes]
         # for each resolution: energy of the magnitudes' difference and of the target's magnitudes,
@@ -79,6 +79,8 @@ class WholeFileStft(Metric):
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
         block = torch.stack([output, target])
+        if not block.numel():
+            return
         for index, stft in enumerate(self.stfts):
             half = stft.fft_size // 2
             waiting = self._waiting[index]
@@ -118,10 +120,11 @@ class FileScores(Metric):
 
     full_state_update = False
 
-    def __init__(self, resolutions: StftResolutions) -> None:
-        super().__init__()
-        self.ratios = ErrorRatios()
-        self.spectra = WholeFileStft(resolutions)
+    def __init__(self, resolutions: StftResolutions, shared: bool = True) -> None:
+        """`shared`: the files are shared out between the ranks of a distributed run, and the sums add up."""
+        super().__init__(sync_on_compute=shared)
+        self.ratios = ErrorRatios(shared)
+        self.spectra = WholeFileStft(resolutions, shared)
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
         self.ratios.update(output, target, last)

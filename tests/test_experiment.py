@@ -24,6 +24,7 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 DEVICES = sorted(SWEEPS.glob("*.yaml"))
 SYSTEMS = sorted((SWEEPS / "systems").glob("*.yaml"))
 RECIPES = sorted((SWEEPS / "recipes").glob("*.yaml"))
+CSV_LOGGER = '{"class_path": "CSVLogger", "init_args": {"save_dir": "", "name": "", "version": ""}}'
 PARAMETERS = {
     "small_parallel": 291,
     "small_parallel_series": 435,
@@ -92,7 +93,7 @@ def test_the_papers_recipe_is_the_papers(tiny_root, tmp_path):
         "zero",
     )  # one step on
     assert experiment.trainer.gradient_clip_val is None
-    assert experiment.trainer.check_val_every_n_epoch == 2
+    assert experiment.config.fit.trainer.check_val_every_n_epoch == 2
     assert module.model.output_level == 1
 
 
@@ -117,7 +118,7 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
         tiny_root,
         tmp_path,
         SWEEPS / "la2a.yaml",
-        more=("--trainer.logger=lightning.pytorch.loggers.CSVLogger",),
+        more=(f"--trainer.logger={CSV_LOGGER}",),
     )
     (run,) = (tmp_path / "la2a").iterdir()
     names = {path.name for path in run.iterdir()}
@@ -132,7 +133,7 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
         wanted = read_audio(tiny_root / "val" / "tiny-target.wav", 4410)
         assert (len(heard), rate) == (len(wanted), 44100)
         np.testing.assert_allclose(heard - wanted, read_audio(run / stage / "residual.wav"), atol=1e-6)
-    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     for column in (
         "train/loss",
         "train/esr",
@@ -224,7 +225,7 @@ def test_training_learns_the_tiny_device(tiny_root, tmp_path):
     rows = {row["name"]: row["esr_db"] for row in json.loads((tmp_path / "scores.json").read_text())}
     assert rows["stage-1-time"] < rows["best 512-tap filter"] - 6
     experiment.datamodule.setup("test")
-    scores = score(experiment.model.model, experiment.datamodule.test_dataloader(), StftResolutions())
+    scores = score(experiment.model.model, experiment.datamodule.whole_files("test"), StftResolutions())
     assert scores["esr_db"] == pytest.approx(rows["stage-1-time"], abs=1e-4)
 
 
@@ -250,3 +251,34 @@ def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
     output = module.model(x)[:, 300:]
     expected = ((output - x[:, 300:]) ** 2).mean(-1) / (x[:, 300:] ** 2).mean(-1)
     assert second.item() == pytest.approx(expected.mean().item(), rel=1e-9)
+
+
+def test_two_processes_train_as_one(tiny_root, tmp_path):
+    """Same readers in all, same steps, same stages: the same losses up to the order of summation."""
+    stages = (
+        "[{name: time, weights: {mse: 1.0}, epochs: 2}, {name: spectral, weights: {mse: 1.0}, epochs: 1}]"
+    )
+    tables = []
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        command = [
+            *(sys.executable, "-m", "klann_lightning", "fit", f"--config={SWEEPS / 'la2a.yaml'}"),
+            *("--data.device=tiny", f"--data.root={tiny_root}", "--data.context_seconds=0"),
+            *(
+                f"--data.train.readers={4 // ranks}",
+                "--data.train.length=2000",
+                "--data.train.batches_per_epoch=3",
+            ),
+            *("--data.train.opening_weight=1", f"--model.stages={stages}", f"--trainer.logger={CSV_LOGGER}"),
+            *(f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu", f"--trainer.devices={ranks}"),
+            *(("--trainer.strategy=ddp",) if ranks == 2 else ()),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {path.name for path in run.glob("*.ckpt")} == {
+            *("last.ckpt", "stage-1-time.ckpt", "stage-2-spectral.ckpt")
+        }
+        tables.append(list(csv.DictReader((run / "metrics.csv").read_text().splitlines())))
+    for column, within in (("train/loss", 1e-4), ("val/esr_db", 1e-3), ("stage", 0), ("test/esr_db", 1e-3)):
+        one, two = ([float(row[column]) for row in table if row[column]] for table in tables)
+        assert two == pytest.approx(one, rel=within), column

@@ -140,6 +140,11 @@ def test_whole_files_are_shared_out_by_file():
     assert shares == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
 
 
+def test_a_rank_without_a_file_gets_an_empty_block():
+    (plan,) = whole_files([30], 0, 10, rank=1, world=2)
+    assert plan.frames == 0
+
+
 @pytest.mark.parametrize("feed", [Readers(length=1000), Segments(length=1000)])
 def test_a_recording_shorter_than_a_step_is_refused(feed):
     with pytest.raises(PairError, match="999 samples long, shorter than the 1000"):

@@ -125,13 +125,19 @@ class PairedDataModule(pl.LightningDataModule):
         return self._loader(pairs, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._whole("val")
+        return self.whole_files("val", *self._place())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._whole("test")
+        return self.whole_files("test", *self._place())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._whole("test")
+        return self.test_dataloader()
+
+    def whole_files(self, split: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """One rank's share of a split's files, each from start to end in blocks."""
+        pairs = self.pairs[split]
+        plans = list(whole_files([pair.frames for pair in pairs], self.context, EVAL_BLOCK, rank, world))
+        return self._loader(pairs, plans)
 
     def teardown(self, stage: str) -> None:
         """Forget the recordings; resampled copies go too."""
@@ -139,11 +145,6 @@ class PairedDataModule(pl.LightningDataModule):
         if self._resampled is not None:
             self._resampled.cleanup()
             self._resampled = None
-
-    def _whole(self, split: str) -> DataLoader[Batch]:
-        pairs = self.pairs[split]
-        plans = list(whole_files([pair.frames for pair in pairs], self.context, EVAL_BLOCK, *self._place()))
-        return self._loader(pairs, plans)
 
     def _loader(self, pairs: list[Pair], plans: Any) -> DataLoader[Batch]:
         return DataLoader(CutReader(pairs), sampler=plans, batch_size=None, num_workers=self.num_workers)

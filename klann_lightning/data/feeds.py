@@ -162,7 +162,10 @@ def whole_files(
     """Every recording of this rank from start to end, in consecutive blocks of one row.
 
     The first `context` samples are fed but not scored; the first block holds them and a block more.
+    A rank without a recording gets one empty block: every rank must take part in every validation.
     """
+    if rank >= len(lengths):
+        yield BatchPlan([Cut(0, 0, fresh=True)], frames=0)
     for pair in range(rank, len(lengths), world):
         start, end = 0, min(context + block, lengths[pair])
         while start < end:

@@ -63,6 +63,9 @@ class EffectModule(pl.LightningModule):
         self.mr_stft = MultiResolutionStft(mr_stft)
         self.scores = FileScores(mr_stft)
         self.register_buffer("target_power", torch.ones(()))
+        # DDP would broadcast the buffers at every step, also of a validation, where one rank may have more
+        # blocks than another and would wait for ever. They are equal on all ranks as it is.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self._readers: State | None = None  # where each row of the training batch before stopped
         self._listener: State | None = None  # where the file under evaluation stopped
 
@@ -142,7 +145,7 @@ class EffectModule(pl.LightningModule):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, of which only tensors and plain data are unpickled; CheckpointError says why it is none."""
+    """A checkpoint, of which only tensors and plain data are unpickled; or CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"no such checkpoint: {path}. Check its name and its folder.")
     try:
