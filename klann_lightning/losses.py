@@ -3,19 +3,22 @@
 Every term compares output and target [B, T] and is differentiable in the output.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import auraloss
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from klann_lightning.errors import ConfigError
 
 PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
+ESR_WINDOW = 8192  # samples
 ESR_FLOOR = 1e-2  # a segment's power counts as at least this part of the training power
 
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]  # output [B, T], target [B, T], training power [] -> [B]
 
 
@@ -37,6 +40,7 @@ class LossStage:
     epochs: int | None = None  # ends after so many
     patience: int | None = None  # ends after so many validations without a better `val/loss`
     start_from: Literal["best", "last"] = "best"  # of the stage before
+    optimizer: OptimizerFactory | None = None  # instead of the experiment's
     lr: float = 1e-3  # learning rate after the warm-up
     warmup_steps: int = 0  # learning rate rises linearly over so many steps
     schedule: Literal["constant", "cosine"] = "constant"  # cosine needs `epochs`
@@ -73,9 +77,11 @@ def l1(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
 def esr(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
     """Error-to-signal ratio: error energy over target energy, the latter floored.
 
-    Without the floor of 1e-2 of the training power a silent segment would outweigh all others.
+    Rows longer than 8192 samples count as the mean over equal parts of at most that length, so that
+    quiet passages matter. Without the floor of 1e-2 of the training power silence would outweigh all.
     """
-    return mse(output, target, power) / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
+    error, signal = (_part_powers(part) for part in (output - target, target))
+    return (error / signal.clamp(min=ESR_FLOOR * power)).mean(-1)
 
 
 def esr_pre(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
@@ -86,6 +92,15 @@ def esr_pre(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
 def dc(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
     """Squared mean of the error over the target's power, floored as in esr."""
     return (output - target).mean(-1).square() / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
+
+
+def _part_powers(x: Tensor) -> Tensor:
+    """Mean squares of the equal parts of at most 8192 samples that rows fall into: [B, T] -> [B, parts]."""
+    samples = x.shape[-1]
+    parts = -(-samples // ESR_WINDOW)
+    size = -(-samples // parts)
+    padded = functional.pad(x, (0, parts * size - samples))
+    return padded.square().unflatten(-1, (parts, size)).sum(-1) * parts / samples
 
 
 TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, "dc": dc}

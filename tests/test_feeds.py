@@ -4,7 +4,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from klann_lightning.data.feeds import Readers, Segments, whole_files
+from klann_lightning.data.feeds import Readers, Segments, WholeRecordings, whole_files
 from klann_lightning.errors import ConfigError, PairError
 
 
@@ -138,6 +138,17 @@ def test_whole_files_are_whole_and_score_all_but_the_context(context, block):
 def test_whole_files_are_shared_out_by_file():
     shares = [[plan.cuts[0].pair for plan in whole_files([30] * 5, 0, 10, rank, 2)] for rank in range(2)]
     assert shares == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
+
+
+def test_whole_recordings_are_each_seen_once_an_epoch():
+    feed = WholeRecordings(skip=7)
+    seen = [
+        (plan.cuts[0].pair, plan.cuts[0].start, plan.frames, plan.skip) for plan in plans(feed, [30, 40, 50])
+    ]
+    assert sorted(seen) == [(0, 0, 30, 7), (1, 0, 40, 7), (2, 0, 50, 7)]
+    shares = [{plan.cuts[0].pair for plan in plans(feed, [30] * 4, rank=rank, world=2)} for rank in range(2)]
+    assert shares[0] | shares[1] == {0, 1, 2, 3}
+    assert len(plans(feed, [30], rank=1, world=2)) == 1  # fewer recordings than ranks: all see it
 
 
 def test_a_rank_without_a_file_gets_an_empty_block():

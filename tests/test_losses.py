@@ -32,6 +32,15 @@ def test_esr_is_auralosses():
     torch.testing.assert_close(TERMS["esr"](OUTPUT, TARGET, POWER), expected[:, 0])
 
 
+def test_esr_of_a_long_row_is_the_mean_over_its_parts():
+    output, target = noise(2, 20000, seed=2), noise(2, 20000, seed=3)
+    target[:, 7000:12000] *= 0.1
+    parts = [slice(0, 6667), slice(6667, 13334), slice(13334, 20000)]
+    errors = torch.stack([((output - target)[:, part] ** 2).sum(-1) for part in parts])
+    energies = torch.stack([(target[:, part] ** 2).sum(-1) for part in parts])
+    torch.testing.assert_close(TERMS["esr"](output, target, POWER * 1e-6), (errors / energies).mean(0))
+
+
 def test_dc_is_auralosses():
     expected = auraloss.time.DCLoss(reduction="none")(OUTPUT[:, None], TARGET[:, None])
     torch.testing.assert_close(TERMS["dc"](OUTPUT, TARGET, POWER), expected.flatten(), rtol=1e-4, atol=1e-9)

@@ -156,6 +156,34 @@ class Segments(Feed):
             yield BatchPlan(cuts, self.warmup + self.length, skip=self.warmup)
 
 
+class WholeRecordings(Feed):
+    """One recording a batch, from its first sample to its last, from the initial state.
+
+    The gradient goes through all of it, which teaches releases of seconds, and with one recording
+    every step sees all data, which is what L-BFGS needs. Memory grows with the recording: for
+    seconds of audio, not for minutes.
+    """
+
+    def __init__(self, skip: int = 0) -> None:
+        """`skip`: samples of each recording that are fed but not scored: the device had heard before."""
+        if skip < 0:
+            raise ConfigError(f"skip must be at least 0, not {skip}")
+        self.skip = skip
+
+    def batches(self, lengths: Sequence[int], world: int) -> int:
+        return max(1, len(lengths) // world)
+
+    def plan(
+        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
+    ) -> Iterator[BatchPlan]:
+        _refuse_short(lengths, self.skip + 1)
+        order = list(range(len(lengths)))
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        for index in range(self.batches(lengths, world)):
+            pair = order[(rank + index * world) % len(order)]
+            yield BatchPlan([Cut(pair, 0, fresh=True)], lengths[pair], self.skip)
+
+
 def whole_files(
     lengths: Sequence[int], context: int, block: int, rank: int, world: int
 ) -> Iterator[BatchPlan]:

@@ -1,7 +1,6 @@
 """One training of one model: steps, log names, optimizer."""
 
 import warnings
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +9,9 @@ import torch
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.losses import TERMS, LossStage, MultiResolutionStft, StftResolutions
+from klann_lightning.losses import TERMS, LossStage, MultiResolutionStft, OptimizerFactory, StftResolutions
 from klann_lightning.metrics import FileScores
 from klann_lightning.models.base import AudioModel, State
-
-OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 class EffectModule(pl.LightningModule):
@@ -40,7 +37,7 @@ class EffectModule(pl.LightningModule):
         Args:
             model: the model of the device.
             stages: at least one; their learning rates replace the optimizer's own.
-            optimizer: made anew for every stage.
+            optimizer: made anew for every stage that names none of its own.
             train_path: `scan` is exact; `sampled` is the paper's approximation, from zero state.
             normalise: work at the training recordings' RMS as unit level.
             mr_stft: resolutions of the mr_stft term and score.
@@ -67,10 +64,11 @@ class EffectModule(pl.LightningModule):
         # blocks than another and would wait for ever. They are equal on all ranks as it is.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self._readers: State | None = None  # where each row of the training batch before stopped
+        self._before: State | None = None  # where it stood before this batch
         self._listener: State | None = None  # where the file under evaluation stopped
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(self.parameters())
+        return (self.stage.optimizer or self.make_optimizer)(self.parameters())
 
     def on_fit_start(self) -> None:
         """Take the training recordings' levels, unless a checkpoint has brought its own."""
@@ -81,12 +79,15 @@ class EffectModule(pl.LightningModule):
         if self.normalise:
             self.model.set_levels(input_level, output_level)
 
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._before = self._readers  # an optimizer with a closure takes the same step several times
+
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         target, scored = batch["target"], slice(batch["skip"], None)
         if self.train_path == "sampled":
             output = self.model.forward_sampled(batch["input"])
         else:
-            output, after = self.model.advance(batch["input"], batch["fresh"], self._readers)
+            output, after = self.model.advance(batch["input"], batch["fresh"], self._before)
             self._readers = tuple(part.detach() for part in after)
         terms = self._terms(output[:, scored], target[:, scored], batch["weight"])
         loss = torch.stack([weight * terms[name] for name, weight in self.stage.weights.items()]).sum()

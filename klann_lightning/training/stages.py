@@ -94,6 +94,10 @@ class StageSwitch(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The optimizer that is about to be restored is the stage's own."""
+        pl_module.stage = pl_module.stages[checkpoint["callbacks"][self.state_key]["index"]]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.epochs = stage_epochs(pl_module.stages, trainer.max_epochs or -1)
         pl_module.stage = pl_module.stages[self.index]
