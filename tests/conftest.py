@@ -14,6 +14,7 @@ from klann_lightning.dsp.svf import SvfControls
 RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
 
 torch.set_flush_denormal(True)
+torch.set_num_threads(1)  # several processes of tests on few cores slow each other down with more
 
 
 def error_db(result: Tensor, expected: Tensor) -> float:

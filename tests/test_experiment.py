@@ -38,7 +38,7 @@ def stem(path: Path) -> str:
 
 
 def train_shipped(tiny_root: Path, runs: Path, *configs: Path, more: tuple[str, ...] = ()):
-    """One batch of each stage of a shipped configuration, on the tiny device."""
+    """Two batches of each stage of a shipped configuration, on the tiny device."""
     return main(
         [
             "fit",
@@ -48,7 +48,7 @@ def train_shipped(tiny_root: Path, runs: Path, *configs: Path, more: tuple[str, 
             "--data.context_seconds=0.1",
             f"--runs={runs}",
             "--trainer.max_epochs=3",
-            "--trainer.limit_train_batches=1",
+            "--trainer.limit_train_batches=2",
             "--trainer.logger=false",
             *more,
         ]

@@ -83,7 +83,7 @@ def filtered(model, index, u):
 
 @pytest.mark.parametrize("sections", [1, 2])
 def test_parallel_is_the_papers_equation(sections):
-    model = randomised(ParallelKlann(**SMALL, sections=sections)).double()
+    model = randomised(ParallelKlann(**SMALL, sections=sections, initial="zero")).double()
     x = noise(2, 300, dtype=torch.float64)
     u = glu(model.lift, x[..., None] / 0.2)
     z = torch.stack([filtered(model, i, u[..., i]) for i in range(5)], -1)
@@ -92,7 +92,7 @@ def test_parallel_is_the_papers_equation(sections):
 
 @pytest.mark.parametrize("sections", [1, 2])
 def test_parallel_series_is_the_papers_equation(sections):
-    model = randomised(ParallelSeriesKlann(**SMALL, mid_width=5, sections=sections)).double()
+    model = randomised(ParallelSeriesKlann(**SMALL, mid_width=5, sections=sections, initial="zero")).double()
     x = noise(2, 300, dtype=torch.float64)
     u = glu(model.lift, x[..., None] / 0.2)
     z = [filtered(model, 0, u[..., 0])]
@@ -104,9 +104,19 @@ def test_parallel_series_is_the_papers_equation(sections):
 @systems
 def test_sampled_path_is_the_same_model(system, parameters):
     """For filters that die away within the FFT."""
-    model = system(start="paper").double()
+    model = system(start="paper", initial="zero").double()
     x = noise(2, 3000, dtype=torch.float64)
     assert error_db(model.forward_sampled(x), model(x)) < -200
+
+
+@systems
+def test_the_initial_state_has_settled_in_silence(system, parameters):
+    """Silence goes on as if it had always been, also through the slowest filters; from zero it does not."""
+    silence = torch.zeros(2, 500, dtype=torch.float64)
+    output = randomised(system(sections=2, low_hz=1.0)).double()(silence)
+    assert (output - output[:, :1]).abs().max() < 1e-9
+    output = randomised(system(sections=2, low_hz=1.0, initial="zero")).double()(silence)
+    assert (output - output[:, :1]).abs().max() > 1e-6
 
 
 def test_fresh_rows_start_anew_and_others_go_on():
