@@ -46,6 +46,10 @@ def _affine(layer: Any, x: Tensor) -> Tensor:
     return torch.baddbmm(layer.bias[:, None], layer.weight.expand(len(x), -1, -1), x)
 
 
+def _in_hertz(hz: float) -> str:
+    return f"{hz:.3g} Hz" if hz < 1000 else f"{hz / 1000:.3g} kHz"
+
+
 class FilterBank(nn.Module):
     """The trainable filters: `channels` cascades of `sections` biquads each.
 
@@ -175,9 +179,7 @@ class Klann(AudioModel):
         controls = self.bank.controls()
         magnitude = response_on_circle(controls, omega).abs().prod(1)
         cutoffs = cutoff_hz(controls, self.sample_rate).tolist()
-        labels = [
-            f"channel {i}: " + ", ".join(f"{hz:.3g} Hz" for hz in row) for i, row in enumerate(cutoffs, 1)
-        ]
+        labels = [f"channel {i}: " + ", ".join(map(_in_hertz, row)) for i, row in enumerate(cutoffs, 1)]
         return labels, 20 * magnitude.clamp(min=1e-10).log10()
 
     def forward_sampled(self, x: Tensor) -> Tensor:
