@@ -80,9 +80,10 @@ def test_every_shipped_recipe_trains(config, tiny_root, tmp_path):
     assert stages_of(experiment) == list(experiment.switch.finished)
 
 
-def test_the_papers_recipe_is_the_papers(tiny_root, tmp_path):
+@pytest.mark.parametrize("device", DEVICES, ids=stem)
+def test_the_papers_recipe_is_the_papers(device, tiny_root, tmp_path):
     """Also on top of a device's file, whose own fields must not shine through."""
-    configs = SWEEPS / "la2a.yaml", SWEEPS / "recipes" / "paper.yaml"
+    configs = device, SWEEPS / "recipes" / "paper.yaml"
     more = ("--trainer.fast_dev_run=true",)
     experiment = train_shipped(tiny_root, tmp_path, *configs, more=more)
     module, feed = experiment.model, experiment.datamodule.feed
@@ -93,6 +94,7 @@ def test_the_papers_recipe_is_the_papers(tiny_root, tmp_path):
     for stage in module.stages:
         assert (stage.epochs, stage.patience, stage.start_from) == (1000, None, "best")
         assert (stage.lr, stage.warmup_steps, stage.schedule) == (1e-3, 0, "constant")
+        assert stage.optimizer is None
     assert (module.model.bank.cutoff.abs().max() < 0.01, module.model.initial) == (
         True,
         "zero",
