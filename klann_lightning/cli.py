@@ -55,10 +55,9 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
             f"{input} is {rate} Hz, the model of {checkpoint} was trained at {model.sample_rate} Hz. "
             f"Resample {input.name} to {model.sample_rate} Hz and run again."
         )
-    state = model.init_state(1)
-    with torch.no_grad(), AudioWriter(output, rate) as writer:
-        for samples in iter_audio(input, block):
-            played, state = model.step(torch.from_numpy(samples)[None], state)
+    blocks = (torch.from_numpy(samples)[None] for samples in iter_audio(input, block))
+    with AudioWriter(output, rate) as writer:
+        for played in model.play(blocks):
             writer.write(played[0].numpy())
 
 

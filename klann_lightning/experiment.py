@@ -44,9 +44,12 @@ def quiet() -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_chatter)
+
+
+def _no_chatter(record: logging.LogRecord) -> bool:
     chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped")
-    tips.addFilter(lambda record: not record.getMessage().startswith(chatter))
+    return not record.getMessage().startswith(chatter)
 
 
 KEYWORDS = ("best", "last", "hpc")  # checkpoints that Lightning finds itself

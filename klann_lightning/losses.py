@@ -127,6 +127,12 @@ class MagnitudeStft(auraloss.freq.STFTLoss):
         return power.clamp(min=self.eps).sqrt()
 
 
+def magnitude_stfts(resolutions: StftResolutions) -> list[MagnitudeStft]:
+    """One a resolution."""
+    sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
+    return [MagnitudeStft(*size) for size in sizes]
+
+
 class MultiResolutionStft(nn.Module):
     """MR-STFT of Yamamoto et al. 2020 as auraloss computes it: [B, T], [B, T] -> [].
 
@@ -136,8 +142,7 @@ class MultiResolutionStft(nn.Module):
 
     def __init__(self, resolutions: StftResolutions) -> None:
         super().__init__()
-        sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
-        self.stfts = [MagnitudeStft(*size) for size in sizes]
+        self.stfts = magnitude_stfts(resolutions)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         values = [stft(output[:, None], target[:, None]) for stft in self.stfts]

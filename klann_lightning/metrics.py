@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from klann_lightning.losses import MagnitudeStft, StftResolutions, pre_emphasised
+from klann_lightning.losses import MagnitudeStft, StftResolutions, magnitude_stfts, pre_emphasised
 
 
 def decibels(ratio: Tensor) -> Tensor:
@@ -70,8 +70,7 @@ class WholeFileStft(Metric):
 
     def __init__(self, resolutions: StftResolutions, shared: bool = True) -> None:
         super().__init__(sync_on_compute=shared)
-        sizes = zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths, strict=True)
-        self.stfts = [MagnitudeStft(*size) for size in sizes]
+        self.stfts = magnitude_stfts(resolutions)
         # for each resolution: energy of the magnitudes' difference and of the target's magnitudes,
         # |log magnitude difference|, bins
         self.add_state("sums", torch.zeros(len(self.stfts), 4, dtype=torch.float64), dist_reduce_fx="sum")

@@ -103,20 +103,17 @@ def test_heavy_libraries_have_one_door(path):
             assert here, f"{name_of(path)} must not import {module}"
 
 
-def test_importing_the_command_line_loads_nothing_heavy():
-    script = (
-        "import sys, klann_lightning.cli; "
-        "print([m for m in ('torch', 'lightning', 'wandb', 'matplotlib', 'scipy') if m in sys.modules])"
-    )
+def loaded_by(module: str, *libraries: str) -> str:
+    """Which of the libraries a fresh interpreter holds after importing the module, as a printed list."""
+    script = f"import sys, {module}; print([m for m in {libraries!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    assert loaded_by("klann_lightning.cli", "torch", "lightning", "wandb", "matplotlib", "scipy") == "[]"
 
 
 def test_importing_the_experiment_loads_no_logger_and_no_later_library():
     """matplotlib is not among them: torchmetrics, which lightning brings, imports it."""
-    script = (
-        "import sys, klann_lightning.experiment; "
-        "print([m for m in ('wandb', 'optuna', 'onnx') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded_by("klann_lightning.experiment", "wandb", "optuna", "onnx") == "[]"

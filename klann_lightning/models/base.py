@@ -1,6 +1,7 @@
 """What every model of an audio device can do, whatever is inside."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,14 @@ class AudioModel(nn.Module, ABC):
         return self.step(
             x, tuple(torch.where(fresh.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in rows)
         )
+
+    @torch.no_grad()
+    def play(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The output of each of consecutive blocks [B, T], of any size, from the initial state on."""
+        state = None
+        for block in blocks:
+            output, state = self.step(block, self.init_state(len(block)) if state is None else state)
+            yield output
 
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor] | None:
         """Labels and magnitude responses in dB [F, N] at frequencies [N], if the model has linear filters."""

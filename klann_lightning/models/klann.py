@@ -133,7 +133,7 @@ class Klann(AudioModel):
 
     @abstractmethod
     def linear(self, u: Tensor, run: Run) -> Tensor:
-        """Lifted channels u [B, D, T] through the filters -> [B, D, T]."""
+        """Lifted channels u [B, D, T] through the filters, run from the first on -> [B, D, T]."""
 
     def init_state(self, batch: int) -> State:
         """One tensor [B, D, sections, 2]: the integrators of every filter.
@@ -143,35 +143,35 @@ class Klann(AudioModel):
         """
         if self.initial == "zero":
             return (self.bank.cutoff.new_zeros(batch, *self.bank.cutoff.shape, 2),)
-        settled: dict[int, Tensor] = {}
+        settled: list[Tensor] = []
 
         def run(channels: Tensor, filters: slice) -> Tensor:
             states = []
             for gain in self.bank.mix[filters, :, 0].unbind(1):
                 states.append(channels[..., 0])
                 channels = channels * gain[:, None]
-            settled[filters.start] = torch.stack(states, 2)
+            settled.append(torch.stack(states, 2))
             return channels
 
         self.linear(self.lift(self.bank.cutoff.new_zeros(1, 1, 1)), run)
-        s2 = torch.cat([settled[first] for first in sorted(settled)], 1)
+        s2 = torch.cat(settled, 1)
         return (torch.stack([torch.zeros_like(s2), s2], -1).expand(batch, -1, -1, -1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         unrolled = self.bank.unrolled()
         (before,) = state
-        after: dict[int, Tensor] = {}
+        after: list[Tensor] = []
 
         def run(channels: Tensor, filters: slice) -> Tensor:
             states = []
             for index, section in enumerate(unrolled):
                 channels, last = filter_scan(channels, section.select(filters), before[:, filters, index])
                 states.append(last)
-            after[filters.start] = torch.stack(states, 2)
+            after.append(torch.stack(states, 2))
             return channels
 
         y = self._around(x, run)
-        return y, (torch.cat([after[first] for first in sorted(after)], 1),)
+        return y, (torch.cat(after, 1),)
 
     @torch.no_grad()
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor]:

@@ -63,16 +63,11 @@ class PredictionWriter(pl.Callback):
             self._writer = None
 
 
-@torch.no_grad()
 def _sounds(model: AudioModel, pair: Pair, context: int) -> dict[str, Any]:
     """Output, target and residual [T] of a recording's opening, after the context."""
     frames = min(pair.frames, context + LONGEST_SECONDS * pair.sample_rate)
     source = torch.from_numpy(read_audio(pair.input, 0, frames)).to(model.input_level.device)
-    state, outputs = model.init_state(1), []
-    for block in source[None].split(BLOCK, -1):
-        output, state = model.step(block, state)
-        outputs.append(output[0])
-    heard = torch.cat(outputs).cpu().numpy()[context:]
+    heard = torch.cat(list(model.play(source[None].split(BLOCK, -1))), -1)[0].cpu().numpy()[context:]
     target = read_audio(pair.target, context, frames - context)
     return {"output": heard, "target": target, "residual": heard - target}
 
