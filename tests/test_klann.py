@@ -121,8 +121,8 @@ def test_the_initial_state_has_settled_in_silence(system, parameters):
 
 def test_fresh_rows_start_anew_and_others_go_on():
     model, x = randomised(ParallelKlann(**SMALL)).double(), noise(2, 2000, dtype=torch.float64)
-    first, state = model.advance(x[:, :900], torch.tensor([True, True]), None)
-    second, _ = model.advance(x[:, 900:], torch.tensor([True, False]), state)
+    first, state = model.advance(x[:, :900], [True, True], None)
+    second, _ = model.advance(x[:, 900:], [True, False], state)
     assert error_db(second[0], model(x[:1, 900:])[0]) < -240
     assert error_db(second[1], model(x)[1, 900:]) < -240
     assert error_db(first, model(x[:, :900])) < -240

@@ -1,7 +1,7 @@
 """What every model of an audio device can do, whatever is inside."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,17 @@ class AudioModel(nn.Module, ABC):
         """From the initial state, exactly: [B, T] -> [B, T]."""
         return self.step(x, self.init_state(len(x)))[0]
 
-    def advance(self, x: Tensor, fresh: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, x: Tensor, fresh: Sequence[bool], state: State | None) -> tuple[Tensor, State]:
         """As `step`, but rows marked in fresh [B] start from the initial state, as all do without a state."""
-        initial = self.init_state(len(x))
-        rows = zip(initial, state or initial, strict=True)
-        return self.step(
-            x, tuple(torch.where(fresh.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in rows)
-        )
+        if state is None or all(fresh):
+            state = self.init_state(len(x))
+        elif any(fresh):
+            rows = zip(self.init_state(1), state, strict=True)
+            state = tuple(
+                torch.cat([new if anew else old[row : row + 1] for row, anew in enumerate(fresh)])
+                for new, old in rows
+            )
+        return self.step(x, state)
 
     @torch.no_grad()
     def play(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -1,9 +1,10 @@
 """KLANN: lift, a bank of linear filters, and down (Huhtala, Juvela, Schlecht 2024, figure 1)."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from klann_lightning.dsp.svf import (
 )
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.base import AudioModel, State
+from klann_lightning.native.planes import DTYPES, CompiledProgram, Program, compiled
 
 Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
 
@@ -39,6 +41,12 @@ class Pointwise(nn.Module):
         for layer in self.gated:
             x = functional.glu(_affine(layer, x), dim=1)
         return _affine(self.last, x)
+
+    def write(self, program: Program, planes: Sequence[int]) -> list[int]:
+        """The same as operations of a program, from these planes on."""
+        for layer in self.gated:
+            planes = program.layer(planes, layer, gated=True)
+        return program.layer(planes, self.last, gated=False)
 
 
 def _affine(layer: Any, x: Tensor) -> Tensor:
@@ -90,6 +98,13 @@ class FilterBank(nn.Module):
         controls = self.controls()
         return [SvfControls(*(part[:, i] for part in controls)) for i in range(self.cutoff.shape[1])]
 
+    def write(self, program: Program, plane: int, channel: int) -> int:
+        """A channel's cascade as operations of a program, from this plane on."""
+        sections = self.cutoff.shape[1]
+        for index in range(channel * sections, (channel + 1) * sections):
+            plane = program.filter(plane, index)
+        return plane
+
     def unrolled(self) -> list[BlockFilter]:
         """All sections prepared for the scan."""
         return [unroll(controls, self.cutoff.dtype) for controls in self.section_controls()]
@@ -122,6 +137,9 @@ class Klann(AudioModel):
             sample_rate: in Hz.
         """
         super().__init__(sample_rate)
+        self.fused = (
+            True  # one compiled pass where there can be one; False: a torch operation for every layer
+        )
         self.initial = initial
         if min([*hidden, lift_dim, sections], default=0) < 1:
             raise ConfigError(
@@ -134,6 +152,21 @@ class Klann(AudioModel):
     @abstractmethod
     def linear(self, u: Tensor, run: Run) -> Tensor:
         """Lifted channels u [B, D, T] through the filters, run from the first on -> [B, D, T]."""
+
+    @abstractmethod
+    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+        """The same as operations of a program."""
+
+    @cached_property
+    def compiled(self) -> CompiledProgram | None:
+        """The whole model as one pass over the audio."""
+        program = Program(self, *self.bank.parameters())
+        self.down.write(program, self.write_linear(program, self.lift.write(program, [0])))
+        return compiled(program)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy compiles for itself."""
+        return {name: value for name, value in vars(self).items() if name != "compiled"}
 
     def init_state(self, batch: int) -> State:
         """One tensor [B, D, sections, 2]: the integrators of every filter.
@@ -158,6 +191,16 @@ class Klann(AudioModel):
         return (torch.stack([torch.zeros_like(s2), s2], -1).expand(batch, -1, -1, -1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        here = (
+            x.device.type == "cpu" and x.dtype in DTYPES and x.numel() and not torch.compiler.is_compiling()
+        )
+        if self.fused and here and self.compiled is not None:
+            scales = 1 / float(self.input_level), float(self.output_level)
+            y, after = self.compiled.run(x, state[0].flatten(1, 2), *scales)
+            return y, (after.view_as(state[0]),)
+        return self._plain_step(x, state)
+
+    def _plain_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         unrolled = self.bank.unrolled()
         (before,) = state
         after: list[Tensor] = []
@@ -203,6 +246,9 @@ class ParallelKlann(Klann):
     def linear(self, u: Tensor, run: Run) -> Tensor:
         return run(u, slice(0, u.shape[1]))
 
+    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+        return [self.bank.write(program, plane, channel) for channel, plane in enumerate(planes)]
+
 
 class ParallelSeriesKlann(Klann):
     """z_1 = filter_1(u_1); z_i = filter_i(m_i(z_(i-1), u_i)) (the paper's second model).
@@ -234,3 +280,10 @@ class ParallelSeriesKlann(Klann):
             pair = torch.cat([outputs[-1], u[:, index : index + 1]], 1)
             outputs.append(run(mid(pair), slice(index, index + 1)))
         return torch.cat(outputs, 1)
+
+    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+        outputs = [self.bank.write(program, planes[0], 0)]
+        for channel, mid in enumerate(cast("Iterable[Pointwise]", self.mids), start=1):
+            (mixed,) = mid.write(program, [outputs[-1], planes[channel]])
+            outputs.append(self.bank.write(program, mixed, channel))
+        return outputs

@@ -1,0 +1,101 @@
+"""The compiled passes come from a cache, from a compiler, or not at all: then in one line."""
+
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from klann_lightning.native import build
+
+needs_compiler = pytest.mark.skipif(build.library() is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library.cache_clear()
+    yield tmp_path / "klann_lightning"
+    build.library.cache_clear()
+
+
+@needs_compiler
+def test_builds_once_and_then_reads_the_cache(empty_cache):
+    first = build.library()
+    assert first.klann_chunk() > 0
+    (file,) = empty_cache.iterdir()
+    written = file.stat().st_mtime_ns
+    build.library.cache_clear()
+    assert build.library() is not None
+    assert [path.stat().st_mtime_ns for path in empty_cache.iterdir()] == [written]
+
+
+@needs_compiler
+def test_another_source_or_flag_is_another_file(empty_cache, monkeypatch):
+    build.library()
+    monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-DKLANN_TEST"])
+    build.library.cache_clear()
+    build.library()
+    assert len(list(empty_cache.iterdir())) == 2
+
+
+@needs_compiler
+def test_flags_that_the_compiler_refuses_are_left_out(empty_cache, monkeypatch):
+    monkeypatch.setattr(build, "CHOICES", [["-march=no-such-processor"], []])
+    assert build.library() is not None
+
+
+@needs_compiler
+def test_processes_that_build_at_once_do_not_disturb_each_other(empty_cache):
+    script = "from klann_lightning.native.build import library; assert library() is not None"
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(subprocess.run, [sys.executable, "-c", script], check=True) for _ in range(2)]
+        for run in runs:
+            run.result()
+    assert len(list(empty_cache.iterdir())) == 1
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(build.Path, "mkdir", refuse)
+    assert build.library() is not None
+    assert not empty_cache.exists()
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", f"{sys.executable} -c pass"])
+def test_without_a_compiler_one_line_is_logged(compiler, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", compiler)
+    with caplog.at_level(logging.WARNING):
+        assert build.library() is None
+        assert build.library() is None
+    (record,) = caplog.records
+    assert "slower" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_can_be_left_out(empty_cache, monkeypatch, caplog):
+    monkeypatch.setenv("KLANN_COMPILE", "0")
+    build.start()
+    assert build.library() is None
+    assert not caplog.records
+    assert not empty_cache.exists()
+
+
+def test_a_run_without_a_compiler_says_so_once_and_goes_on():
+    """As a user sees it: one line on standard error, and sound."""
+    script = (
+        "import torch; from klann_lightning.models.klann import ParallelKlann; "
+        "model, x = ParallelKlann([3], 2), torch.zeros(1, 100); model(x); print(model(x).shape[1])"
+    )
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "100\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert "no-such-compiler" in done.stderr
