@@ -63,7 +63,7 @@ def best_taps(batches: Batches, count: int) -> Tensor:
     auto, cross = torch.zeros(2, count, dtype=torch.float64)
     past = torch.zeros(1, count - 1, dtype=torch.float64)
     for batch in batches:
-        past = past * ~batch["fresh"][:, None]
+        past = past * (not batch["fresh"][0])
         joined = torch.cat([past, batch["input"].double()], -1)
         scored = slice(batch["skip"], None)
         history = joined[:, scored]  # count - 1 samples longer than what is scored

@@ -64,6 +64,8 @@ class Experiment(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         quiet()
+        if not torch.cuda.is_available():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every optimizer step would look for a driver, for 1 ms
         torch.set_flush_denormal(True)  # slow filters decay into denormals, which are a hundred times slower
         self.switch = StageSwitch()
         super().__init__(

@@ -99,8 +99,9 @@ def _part_powers(x: Tensor) -> Tensor:
     samples = x.shape[-1]
     parts = -(-samples // ESR_WINDOW)
     size = -(-samples // parts)
-    padded = functional.pad(x, (0, parts * size - samples))
-    return padded.square().unflatten(-1, (parts, size)).sum(-1) * parts / samples
+    padded = functional.pad(x, (0, parts * size - samples)) if parts * size > samples else x
+    split = padded.unflatten(-1, (parts, size))
+    return torch.linalg.vecdot(split, split) * (parts / samples)
 
 
 TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, "dc": dc}

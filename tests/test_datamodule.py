@@ -61,7 +61,7 @@ def test_validation_feeds_whole_files_and_skips_the_context(tiny_root):
     batches = list(module(tiny_root, context_seconds=0.1).val_dataloader())
     assert sum(batch["input"].shape[1] for batch in batches) == 22050
     assert sum(batch["skip"] for batch in batches) == 4410
-    assert batches[0]["fresh"].all()
+    assert all(batches[0]["fresh"])
     assert batches[-1]["last"]
 
 

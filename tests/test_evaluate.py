@@ -25,7 +25,7 @@ def batches(source, target, block=5000, context=1000):
         yield {
             "input": torch.from_numpy(source[part])[None],
             "target": torch.from_numpy(target[part])[None],
-            "fresh": torch.tensor([start == 0]),
+            "fresh": [start == 0],
             "skip": min(block, max(0, context - start)) if start == 0 else 0,
             "last": start == cuts[-1],
         }

@@ -246,7 +246,7 @@ def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
         {
             "input": part,
             "target": part,
-            "fresh": torch.tensor([first, first]),
+            "fresh": [first, first],
             "weight": torch.ones(2),
             "skip": 0,
         }

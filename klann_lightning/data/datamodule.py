@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from klann_lightning.data.audio import read_audio
@@ -17,29 +18,42 @@ from klann_lightning.data.pairs import Pair, check_pair, find_pairs, resample_pa
 from klann_lightning.errors import ConfigError, PairError
 
 EVAL_BLOCK = 2**17  # samples fed at once in validation and test; bounds their memory
+HELD_BYTES = 2**28  # of training audio held in memory: 12 minutes of a pair at 44.1 kHz
 MIN_SCORED = 4096  # samples that a score needs: several frames of the largest FFT
 
 Batch = dict[str, Any]
 
 
 class CutReader(Dataset[Batch]):
-    """Reads planned batches from disk: input and target [B, T] beside the plan's own fields."""
+    """Reads planned batches: input and target [B, T] beside the plan's own fields.
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    With `hold`, recordings stay in memory if all of them together need at most HELD_BYTES: for
+    training, which comes back to every place. Else every cut is read from disk.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], hold: bool = False) -> None:
         self.pairs = pairs
+        self.hold = hold and sum(pair.frames for pair in pairs) * 2 * 4 <= HELD_BYTES
+        self._held: dict[Path, Tensor] = {}
+
+    def _cut(self, path: Path, start: int, frames: int) -> Tensor:
+        if not self.hold:
+            return torch.from_numpy(read_audio(path, start, frames))
+        if path not in self._held:
+            self._held[path] = torch.from_numpy(read_audio(path))
+        inside = self._held[path][max(0, start) : max(0, start + frames)]
+        return functional.pad(inside, (frames - len(inside), 0)) if len(inside) < frames else inside
 
     def __getitem__(self, plan: BatchPlan) -> Batch:
         def rows(side: str) -> Tensor:
             paths = [getattr(self.pairs[cut.pair], side) for cut in plan.cuts]
-            cuts = [
-                read_audio(path, cut.start, plan.frames) for path, cut in zip(paths, plan.cuts, strict=True)
-            ]
-            return torch.stack([torch.from_numpy(cut) for cut in cuts])
+            cuts = zip(paths, plan.cuts, strict=True)
+            return torch.stack([self._cut(path, cut.start, plan.frames) for path, cut in cuts])
 
         return {
             "input": rows("input"),
             "target": rows("target"),
-            "fresh": torch.tensor([cut.fresh for cut in plan.cuts]),
+            "fresh": [cut.fresh for cut in plan.cuts],
             "weight": torch.tensor([cut.weight for cut in plan.cuts]),
             "skip": plan.skip,
             "last": plan.last,
@@ -122,7 +136,7 @@ class PairedDataModule(pl.LightningDataModule):
         pairs = self.pairs["train"]
         rank, world = self._place()
         sampler = FeedSampler(self.feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
-        return self._loader(pairs, sampler)
+        return self._loader(pairs, sampler, hold=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.whole_files("val", *self._place())
@@ -146,8 +160,9 @@ class PairedDataModule(pl.LightningDataModule):
             self._resampled.cleanup()
             self._resampled = None
 
-    def _loader(self, pairs: list[Pair], plans: Any) -> DataLoader[Batch]:
-        return DataLoader(CutReader(pairs), sampler=plans, batch_size=None, num_workers=self.num_workers)
+    def _loader(self, pairs: list[Pair], plans: Any, hold: bool = False) -> DataLoader[Batch]:
+        reader = CutReader(pairs, hold)
+        return DataLoader(reader, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

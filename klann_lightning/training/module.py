@@ -65,6 +65,7 @@ class EffectModule(pl.LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self._readers: State | None = None  # where each row of the training batch before stopped
         self._before: State | None = None  # where it stood before this batch
+        self._losses: dict[str, list[Tensor]] = {}  # of the epoch's steps
         self._listener: State | None = None  # where the file under evaluation stopped
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -91,9 +92,15 @@ class EffectModule(pl.LightningModule):
             self._readers = tuple(part.detach() for part in after)
         terms = self._terms(output[:, scored], target[:, scored], batch["weight"])
         loss = torch.stack([weight * terms[name] for name, weight in self.stage.weights.items()]).sum()
-        logged = {f"train/{name}": value.detach() for name, value in {**terms, "loss": loss}.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(target), sync_dist=True)
+        for name, value in {**terms, "loss": loss}.items():
+            self._losses.setdefault(f"train/{name}", []).append(value.detach())
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean losses: at once, since logging every step takes as long as a short step."""
+        means = {name: torch.stack(values).mean() for name, values in self._losses.items()}
+        self.log_dict(means, sync_dist=True)
+        self._losses = {}
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         self._score(batch)

@@ -107,8 +107,6 @@ class StageSwitch(Checkpoint):
         rate = learning_rate(pl_module.stage, trainer.global_step - self.first_step, steps)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        logged = {"lr": rate, "stage": float(self.index + 1)}
-        pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -122,6 +120,8 @@ class StageSwitch(Checkpoint):
             self.stale += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log_dict({"lr": rate, "stage": float(self.index + 1)}, sync_dist=True)
         spent = trainer.current_epoch + 1 - self.first_epoch
         epochs, patience = self.epochs[self.index], pl_module.stage.patience
         if (epochs is not None and spent >= epochs) or (patience is not None and self.stale >= patience):
