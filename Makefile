@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint
+.PHONY: help setup demo speed test lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: .venv/ready ## make .venv with everything installed (about 6 GB)
 demo: setup ## simulate a compressor, learn it in under 3 minutes, print how well
 	$(BIN)/python -m klann_lightning simulate compressor data --seconds 60
 	$(BIN)/python -m klann_lightning fit --config sweeps/demo.yaml --trainer.max_epochs=60
+
+speed: setup ## measure this machine, and write the README's speed table
+	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md
 
 test: setup lint ## lint, then all tests; no GPU and no network needed
 	$(BIN)/python -m pytest

@@ -3,7 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
+from typing import Literal
 
 from klann_lightning.errors import KlannError, OneLineErrors, leave
 
@@ -61,7 +63,57 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
             writer.write(played[0].numpy())
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"simulate": simulate, "process": process}
+def bench(
+    *checkpoints: Path,
+    json: Path | None = None,
+    markdown: Path | None = None,
+    profile: Path | None = None,
+    runs: int = 7,
+    threads: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    systems: str = "small_parallel,small_parallel_series,large_parallel,large_parallel_series",
+) -> None:
+    """Measure how fast the paper's systems, and any checkpoints, train and play on this machine.
+
+    Args:
+        checkpoints: of fits, measured beside the systems.
+        json: file for every number, with its spread.
+        markdown: file that gets the tables between its lines <!-- speed --> and <!-- /speed -->.
+        profile: file for a torch profiler trace of three training steps of the small parallel system.
+        runs: of each measurement.
+        threads: that a computation is spread over; torch's choice without it.
+        device: cpu or cuda.
+        systems: names from sweeps/systems/ with commas between.
+    """
+    for name, value in (("KINETO_LOG_LEVEL", "99"), ("TORCH_CPP_LOG_LEVEL", "ERROR")):
+        os.environ.setdefault(name, value)  # the profiler, which weighs memory, would narrate
+    from klann_lightning.benchmark import choose, measure, write_profile
+    from klann_lightning.measuring import prepare
+    from klann_lightning.speed_report import (
+        Sizes,
+        as_json,
+        as_markdown,
+        as_text,
+        between_markers,
+        refuse_unwritable,
+    )
+
+    where, sizes, models = prepare(device, threads), Sizes(runs=runs), choose(systems, checkpoints)
+    if markdown:
+        between_markers(markdown, "")
+    for path in filter(None, (json, markdown, profile)):
+        refuse_unwritable(path)
+    report = measure(models, sizes, where)
+    print(as_text(report))
+    if profile:
+        write_profile(profile, sizes, where)
+    if json:
+        json.write_text(as_json(report))
+    if markdown:
+        markdown.write_text(between_markers(markdown, as_markdown(report)), encoding="utf-8")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"simulate": simulate, "process": process, "bench": bench}
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",
     "validate": "Score a checkpoint on the val recordings.",
@@ -110,7 +162,12 @@ def _run_function(name: str, words: Sequence[str]) -> None:
     function = COMMANDS[name]
     parser = Parser(prog=f"klann_lightning {name}", description=function.__doc__)
     parser.add_function_arguments(function, as_positional=True)
-    function(**parser.parse_args(words).as_dict())
+    several = [part for part in signature(function).parameters.values() if part.kind is part.VAR_POSITIONAL]
+    for part in several:  # *args, which jsonargparse leaves out
+        parser.add_argument(part.name, nargs="*", type=part.annotation, default=[])
+    values = parser.parse_args(words).as_dict()
+    unnamed = [value for part in several for value in values.pop(part.name)]
+    function(*unnamed, **values)
 
 
 def _overview() -> str:

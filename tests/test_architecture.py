@@ -14,6 +14,8 @@ ORDER = [
     "errors",
     "dsp.svf",
     "dsp.filtering",
+    "native.build",
+    "native.planes",
     "models.base",
     "models.klann",
     "losses",
@@ -30,6 +32,9 @@ ORDER = [
     "training.media",
     "evaluate",
     "experiment",
+    "measuring",
+    "speed_report",
+    "benchmark",
     "cli",
     "__main__",
 ]
@@ -44,6 +49,7 @@ DOORS = {
     "lightning": ["data.datamodule", "training.", "experiment"],
     "torch": [
         "dsp.",
+        "native.planes",
         "models.",
         "losses",
         "metrics",
@@ -51,6 +57,8 @@ DOORS = {
         "training.",
         "evaluate",
         "experiment",
+        "measuring",
+        "benchmark",
         "cli",
     ],
 }

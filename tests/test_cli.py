@@ -120,7 +120,7 @@ def test_a_checkpoint_cannot_run_code(checkpoint, tmp_path):
 def test_help_names_every_command():
     done = shell("--help")
     assert done.returncode == 0
-    for command in ("fit", "validate", "test", "predict", "simulate", "process"):
+    for command in ("fit", "validate", "test", "predict", "simulate", "process", "bench"):
         assert f"  {command} " in done.stdout
 
 
@@ -130,6 +130,10 @@ def test_help_names_every_command():
         (["frobnicate"], "no command is called 'frobnicate'. There are: fit,"),
         (["simulate", "nope", "x"], "no simulated device is called 'nope'"),
         (["simulate"], "the following arguments are required: device, root"),
+        (
+            ["bench", "--systems", "tiny", "--json", "new/speed.json"],
+            "no system is called tiny; there are small_",
+        ),
         (["fit"], "required: fit.model.model"),
         (["fit", "--config", "nope.yaml"], "nope.yaml"),
         (["fit", "--config", SWEEPS / "la2a.yaml", "--data.root", "nowhere"], "no folder nowhere/train"),

@@ -1,0 +1,273 @@
+"""What a benchmark finds, and how it is shown: as a table for people, in Markdown, as JSON for programs."""
+
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from klann_lightning.errors import ConfigError
+from klann_lightning.measuring import Figure, Machine
+
+WIDTH = 110  # columns
+OPENING, CLOSING = "<!-- speed -->", "<!-- /speed -->"
+# Float32 that no step can do without: the input read forward and backward, the output written, output and
+# target read by the loss, the output's gradient written and read.
+LEAST_BYTES = 7 * 4  # a sample
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured, and how often; the defaults are those of the command."""
+
+    runs: int = 7
+    run_seconds: float = 0.2  # what a run lasts at least: a step repeated, its time the mean
+    batch: int = 16  # rows of a scan step
+    frames: int = 8192  # samples a row, all counted
+    paper_batch: int = 50
+    paper_frames: int = 32768
+    paper_counted: int = 1024  # at the end of each row
+    paper_runs: int = 3  # enough, once they have taken
+    paper_seconds: float = 20.0
+    playing: float = 10.0  # seconds of audio
+    blocks: Sequence[int] = (16, 64, 256, 1024)  # samples
+    calls: int = 200  # a block size
+    copied: int = 2**28  # bytes, far more than caches hold
+    grow_frames: Sequence[int] = (1024, 4096, 16384, 65536)
+    grow_batch: Sequence[int] = (1, 4, 16, 64)
+    grow_lift_dim: Sequence[int] = (1, 5, 10, 20)
+    grow_sections: Sequence[int] = (1, 2, 4)
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ConfigError(f"runs must be at least 1, not {self.runs}")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most that the tensors of one training step hold."""
+
+    samples: int  # of the step's input, B * T
+    bytes: int
+    bytes_per_value: float  # a sample and lifted channel
+
+
+@dataclass(frozen=True)
+class BlockSpeed:
+    """Playing block by block, as an effect in real time does."""
+
+    samples: int
+    latency_us: Figure
+    p99_us: float
+    real_time: float  # the block's duration over the median latency
+
+
+@dataclass(frozen=True)
+class SystemSpeed:
+    """One model. Throughput: samples that enter the loss per second of forward, backward, optimizer step."""
+
+    name: str
+    parameters: int
+    channels: int  # lifted
+    scan: Figure  # counted samples per second
+    part_of_best: float  # of what the memory's bandwidth allows
+    paper: Figure | None  # counted samples per second by the paper's recipe; None: the model has no such path
+    ratio: Figure | None  # scan over paper, of neighbouring steps
+    memory: Sequence[Memory]  # of a scan step, and of one twice as long
+    paper_memory: int | None  # bytes
+    synchronises: bool | None  # a scan step waits for the device; None on the CPU
+    playing: Figure  # offline, times real time
+    blocks: Sequence[BlockSpeed]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The small parallel system with one size changed."""
+
+    dimension: str
+    value: int
+    scan: Figure  # counted samples per second
+    memory: Memory
+    playing: Figure  # [B, T] in one call, times real time
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one run of the command measures."""
+
+    machine: Machine
+    sizes: Sizes
+    copying: Figure  # bytes read and written per second
+    best: float  # samples per second that copying at LEAST_BYTES a sample would allow
+    systems: Sequence[SystemSpeed]
+    growth: Sequence[Growth]
+
+
+class Table(NamedTuple):
+    """Rows of cells under headings."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def as_text(report: Report) -> str:
+    """For a terminal, at most 110 columns wide."""
+    return "\n\n".join(["\n".join(_introduction(report)), *map(_aligned, _tables(report))])
+
+
+def as_markdown(report: Report) -> str:
+    """The same in Markdown."""
+    return "\n\n".join([*_introduction(report), *map(_piped, _tables(report))])
+
+
+def as_json(report: Report) -> str:
+    """Every number of the report, by the names of its fields."""
+    return json.dumps(asdict(report), indent=2, allow_nan=False) + "\n"
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Make the file's folder, and leave a file that is there as it is; or ConfigError."""
+    existed = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    if not existed:
+        path.unlink()
+
+
+def between_markers(path: Path, content: str) -> str:
+    """The file's text with `content` in place of what stands between the two marker lines; or ConfigError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if [line for line in lines if line in (OPENING, CLOSING)] != [OPENING, CLOSING]:
+        raise ConfigError(
+            f"{path} has no place for the table: give it the lines {OPENING} and {CLOSING}, once each"
+        )
+    before, after = lines[: lines.index(OPENING) + 1], lines[lines.index(CLOSING) :]
+    return "\n".join([*before, "", content, "", *after]) + "\n"
+
+
+def _introduction(report: Report) -> list[str]:
+    here, sizes = report.machine, report.sizes
+    threads = f"{here.threads} thread" + "s" * (here.threads > 1)
+    load = "" if here.load_average is None else f", load average {here.load_average} before"
+    fewer = f"; of slow paper steps at least {sizes.paper_runs}" if sizes.runs > sizes.paper_runs else ""
+    lines = [
+        f"{here.device}, {threads}, torch {here.torch}, {here.date}{load}. Medians (quartiles) "
+        f"over runs of at least {sizes.run_seconds} s after a warm-up, {sizes.runs} of each{fewer}.",
+        "Training: thousands of counted samples a second (k/s), runs of the two recipes in turn. Scan: "
+        f"{sizes.batch} x {sizes.frames} samples, all counted. Paper: {sizes.paper_batch} x "
+        f"{sizes.paper_frames}, the last {sizes.paper_counted} of each row counted. Best: "
+        f"{_short(report.best / 1e6)} million samples a second, what the memory would allow: it copies "
+        f"{_spread(report.copying, 1e-9)} GB/s, and a step moves at least {LEAST_BYTES} bytes a sample.",
+        f"Playing: times real time, {sizes.playing:g} s in one call; block by block, the median latency in "
+        "us / its 99th percentile, and times real time.",
+    ]
+    if any(system.synchronises is not None for system in report.systems):
+        waits = [system.name for system in report.systems if system.synchronises]
+        lines.append(f"Scan steps that wait for the device: {', '.join(waits) or 'none'}.")
+    return [textwrap.fill(line, WIDTH) for line in lines]
+
+
+def _tables(report: Report) -> list[Table]:
+    tables = [_training(report), _memory(report), _playing(report)]
+    return tables + [_growth(report)] * bool(report.growth)
+
+
+def _training(report: Report) -> Table:
+    rows = [
+        [
+            system.name,
+            str(system.parameters),
+            _spread(system.scan, 1e-3),
+            f"{100 * system.part_of_best:.1f} %",
+            _spread(system.paper, 1e-3),
+            _spread(system.ratio),
+        ]
+        for system in report.systems
+    ]
+    return Table(["training", "parameters", "scan k/s", "of best", "paper k/s", "scan / paper"], rows)
+
+
+def _memory(report: Report) -> Table:
+    rows = []
+    for system in report.systems:
+        cells = [
+            cell
+            for part in system.memory
+            for cell in (_short(part.bytes / 1e6), _short(part.bytes_per_value))
+        ]
+        paper = "-" if system.paper_memory is None else _short(system.paper_memory / 1e6)
+        rows.append([system.name, *cells, paper])
+    headings = [cell for size in ("T", "2T") for cell in (f"scan {size} MB", "B/sample/channel")]
+    return Table(["peak memory of a step", *headings, "paper MB"], rows)
+
+
+def _playing(report: Report) -> Table:
+    rows = [
+        [
+            system.name,
+            f"{_spread(system.playing)}x",
+            *(
+                f"{_short(block.latency_us.median)} / {_short(block.p99_us)}, {_short(block.real_time)}x"
+                for block in system.blocks
+            ),
+        ]
+        for system in report.systems
+    ]
+    blocks = [f"{samples} samples" for samples in report.sizes.blocks]
+    return Table(["playing", "offline", *blocks], rows)
+
+
+def _growth(report: Report) -> Table:
+    rows = [
+        [
+            f"{row.dimension} = {row.value}",
+            _spread(row.scan, 1e-3),
+            _short(row.memory.bytes / 1e6),
+            _short(row.memory.bytes_per_value),
+            f"{_spread(row.playing)}x",
+        ]
+        for row in report.growth
+    ]
+    return Table(["small_parallel with", "scan k/s", "scan MB", "B/sample/channel", "playing B x T"], rows)
+
+
+def _aligned(table: Table) -> str:
+    columns = list(zip(table.headings, *table.rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    first, *others = widths
+    return "\n".join(
+        "  ".join(
+            [f"{name:<{first}}", *(f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True))]
+        )
+        for name, *cells in (table.headings, *table.rows)
+    )
+
+
+def _piped(table: Table) -> str:
+    rule = ["---", *["---:"] * (len(table.headings) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.headings, rule, *table.rows))
+
+
+def _spread(figure: Figure | None, unit: float = 1.0) -> str:
+    if figure is None:
+        return "-"
+    low, median, high = (_short(value * unit) for value in (figure.low, figure.median, figure.high))
+    return f"{median} ({low}..{high})"
+
+
+def _short(value: float) -> str:
+    """Three digits that count, or all before the point.
+
+    >>> _short(0.012345), _short(12.345), _short(12345.6)
+    ('0.0123', '12.3', '12346')
+    """
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(0, digits)}f}"
