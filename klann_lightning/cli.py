@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from klann_lightning.errors import KlannError, OneLineErrors, leave
+from klann_lightning.native.host import after_torch, before_torch
 
 PLAY_BLOCK = 2**16
 
@@ -43,13 +44,14 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
         output: .wav (32-bit float) or .flac (24 bit).
         block: samples that the model is given at once; any size gives the same sound.
     """
+    before_torch()
     import torch
 
     from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
     from klann_lightning.errors import PairError
     from klann_lightning.training.module import load_model
 
-    torch.set_flush_denormal(True)  # a filter's decay into silence is slow to compute otherwise
+    after_torch()
     model = load_model(checkpoint)
     rate = audio_info(input).sample_rate
     if rate != model.sample_rate:
@@ -85,6 +87,7 @@ def bench(
         device: cpu or cuda.
         systems: names from sweeps/systems/ with commas between.
     """
+    before_torch()
     for name, value in (("KINETO_LOG_LEVEL", "99"), ("TORCH_CPP_LOG_LEVEL", "ERROR")):
         os.environ.setdefault(name, value)  # the profiler, which weighs memory, would narrate
     from klann_lightning.benchmark import choose, measure, write_profile
@@ -134,6 +137,7 @@ def main(args: Sequence[str] | None = None) -> object:
     elif words[0] in COMMANDS:
         _run_function(words[0], words[1:])
     elif words[0] in TRAINER_COMMANDS:
+        before_torch()
         # No account and no network unless the user asks for them.
         for name, value in (("MODE", "offline"), ("SILENT", "true"), ("ERROR_REPORTING", "false")):
             os.environ.setdefault(f"WANDB_{name}", value)

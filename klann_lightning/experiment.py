@@ -9,13 +9,13 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import OneLineErrors
 from klann_lightning.evaluate import Row, baselines, row, score, table
+from klann_lightning.native.host import after_torch
 from klann_lightning.training.media import PredictionWriter, StageMedia
 from klann_lightning.training.module import EffectModule, read_checkpoint
 from klann_lightning.training.stages import StageSwitch
@@ -64,9 +64,7 @@ class Experiment(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         quiet()
-        if not torch.cuda.is_available():
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every optimizer step would look for a driver, for 1 ms
-        torch.set_flush_denormal(True)  # slow filters decay into denormals, which are a hundred times slower
+        after_torch()
         self.switch = StageSwitch()
         super().__init__(
             EffectModule,

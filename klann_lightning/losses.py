@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from klann_lightning.errors import ConfigError
+from klann_lightning.native.losses import Energies, SpectralDistance, compilable
 
 PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
 ESR_WINDOW = 8192  # samples
@@ -80,8 +81,12 @@ def esr(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
     Rows longer than 8192 samples count as the mean over equal parts of at most that length, so that
     quiet passages matter. Without the floor of 1e-2 of the training power silence would outweigh all.
     """
-    error, signal = (_part_powers(part) for part in (output - target, target))
-    return (error / signal.clamp(min=ESR_FLOOR * power)).mean(-1)
+    samples = output.shape[-1]
+    parts = -(-samples // ESR_WINDOW)
+    size = -(-samples // parts)
+    energies = Energies.apply if compilable(output, target) else part_energies
+    error, signal = energies(output, target, size)
+    return (error / signal.clamp(min=ESR_FLOOR * power * samples / parts)).mean(-1)
 
 
 def esr_pre(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
@@ -94,14 +99,12 @@ def dc(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
     return (output - target).mean(-1).square() / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
 
 
-def _part_powers(x: Tensor) -> Tensor:
-    """Mean squares of the equal parts of at most 8192 samples that rows fall into: [B, T] -> [B, parts]."""
-    samples = x.shape[-1]
-    parts = -(-samples // ESR_WINDOW)
-    size = -(-samples // parts)
-    padded = functional.pad(x, (0, parts * size - samples)) if parts * size > samples else x
-    split = padded.unflatten(-1, (parts, size))
-    return torch.linalg.vecdot(split, split) * (parts / samples)
+def part_energies(output: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Energies of output - target and of target [B, T], in parts of `size` samples -> two of [B, parts]."""
+    parts = -(-output.shape[-1] // size)
+    padded = functional.pad(torch.stack([output - target, target]), (0, parts * size - output.shape[-1]))
+    error, signal = padded.unflatten(-1, (parts, size)).square().sum(-1)
+    return error, signal
 
 
 TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, "dc": dc}
@@ -109,6 +112,15 @@ TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, 
 
 class MagnitudeStft(auraloss.freq.STFTLoss):
     """auraloss's STFT loss without the phase, which it computes and never uses: a third faster."""
+
+    def distance(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss, [B, T], [B, T] -> []; on the CPU as a compiled pass, five times faster again."""
+        long_enough = output.shape[-1] > self.fft_size // 2 and self.fft_size % 2 == 0
+        if not (long_enough and compilable(output, target)):
+            return self(output[:, None], target[:, None])
+        around = self.fft_size - self.win_length
+        window = functional.pad(self.window.to(output), (around // 2, around - around // 2))
+        return SpectralDistance.apply(output, target, window, self.hop_size, self.eps)
 
     def stft(self, x: Tensor) -> tuple[Tensor, None]:
         return self.magnitudes(x), None
@@ -146,5 +158,4 @@ class MultiResolutionStft(nn.Module):
         self.stfts = magnitude_stfts(resolutions)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        values = [stft(output[:, None], target[:, None]) for stft in self.stfts]
-        return torch.stack(values).mean()
+        return torch.stack([stft.distance(output, target) for stft in self.stfts]).mean()

@@ -16,6 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from klann_lightning.errors import ConfigError
+from klann_lightning.native.host import after_torch
 
 Action = Callable[[], object]
 
@@ -60,7 +61,7 @@ def prepare(device: str, threads: int | None) -> torch.device:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("torch finds no CUDA device here; leave --device out to measure the processor")
-    torch.set_flush_denormal(True)
+    after_torch()
     return torch.device(device)
 
 

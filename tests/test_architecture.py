@@ -15,7 +15,9 @@ ORDER = [
     "dsp.svf",
     "dsp.filtering",
     "native.build",
+    "native.host",
     "native.planes",
+    "native.losses",
     "models.base",
     "models.klann",
     "losses",
@@ -49,7 +51,7 @@ DOORS = {
     "lightning": ["data.datamodule", "training.", "experiment"],
     "torch": [
         "dsp.",
-        "native.planes",
+        "native.",
         "models.",
         "losses",
         "metrics",

@@ -133,6 +133,9 @@ def test_what_is_not_a_number_is_not_hidden():
     output = model(x)
     assert torch.isfinite(output[0, :64]).all()
     assert output[0, 100:].isnan().all()
+    with torch.no_grad():
+        model.down.gated[0].bias[-1] = torch.nan  # of a gate
+    assert model(x).isnan().all()
 
 
 def test_threads_do_not_change_a_bit():

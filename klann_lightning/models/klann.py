@@ -20,7 +20,8 @@ from klann_lightning.dsp.svf import (
 )
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.base import AudioModel, State
-from klann_lightning.native.planes import DTYPES, CompiledProgram, Program, compiled
+from klann_lightning.native.build import DTYPES
+from klann_lightning.native.planes import CompiledProgram, Program, compiled
 
 Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
 
@@ -192,7 +193,10 @@ class Klann(AudioModel):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         here = (
-            x.device.type == "cpu" and x.dtype in DTYPES and x.numel() and not torch.compiler.is_compiling()
+            x.device.type == "cpu"
+            and str(x.dtype) in DTYPES
+            and x.numel()
+            and not torch.compiler.is_compiling()
         )
         if self.fused and here and self.compiled is not None:
             scales = 1 / float(self.input_level), float(self.output_level)

@@ -1,4 +1,4 @@
-"""Builds the compiled passes over audio for this processor, once, and loads them."""
+"""Builds the compiled passes over audio for this processor, once, loads and calls them."""
 
 import ctypes
 import logging
@@ -12,8 +12,10 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-SOURCE = Path(__file__).with_name("planes.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+DTYPES = {"torch.float32": "float32", "torch.float64": "float64"}  # that every pass is compiled for
 FLAGS = [
     "-O3",
     "-std=c++17",
@@ -25,7 +27,7 @@ FLAGS = [
 ]
 # The first that the compiler takes is used: Apple's has no OpenMP, and not every one knows its processor.
 CHOICES = [["-march=native", "-fopenmp"], ["-march=native"], []]
-TIMEOUT = 120  # seconds that the compiler may take; it needs three
+TIMEOUT = 120  # seconds that the compiler may take; it needs four
 
 _lock = threading.Lock()
 
@@ -59,16 +61,31 @@ def library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_built()))
     except (OSError, subprocess.SubprocessError) as error:
-        reason = " ".join((getattr(error, "stderr", None) or str(error)).split())[:200]
+        said = (getattr(error, "stderr", None) or str(error)).splitlines()
+        reason = next((line for line in said if "error" in line), said[0])
         logging.getLogger(__name__).warning("training and playing will be several times slower: %s", reason)
         return None
+
+
+def call(name: str, dtype: object, *arguments: Any) -> None:
+    """A function of the library for a torch dtype; tensors, which must be contiguous, go as pointers."""
+    function = getattr(library(), f"klann_{name}_{DTYPES[str(dtype)]}")
+    function(*(_as_c(argument) for argument in arguments))
+
+
+def _as_c(value: Any) -> Any:
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if isinstance(value, float):
+        return ctypes.c_double(value)
+    return ctypes.c_void_p(value.data_ptr()) if hasattr(value, "data_ptr") else value
 
 
 def _built() -> Path:
     """The library's file; raises OSError or SubprocessError."""
     with _lock:
         compiler = _compiler()
-        name = f"planes-{_fingerprint(compiler)}.so"
+        name = f"native-{_fingerprint(compiler)}.so"
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -95,9 +112,8 @@ def _fingerprint(compiler: list[str]) -> str:
     """Of all that decides what the library is: source, flags, compiler, and what the processor can do."""
     macros = [*compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull]
     processor = subprocess.run(macros, capture_output=True, timeout=TIMEOUT).stdout
-    return sha256(b"\n".join([SOURCE.read_bytes(), repr(FLAGS + CHOICES).encode(), processor])).hexdigest()[
-        :16
-    ]
+    decisive = [*(source.read_bytes() for source in SOURCES), repr(FLAGS + CHOICES).encode(), processor]
+    return sha256(b"\n".join(decisive)).hexdigest()[:16]
 
 
 def _compiled(compiler: list[str], target: Path) -> Path:
@@ -107,7 +123,7 @@ def _compiled(compiler: list[str], target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         output = Path(folder) / target.name
         for choice in CHOICES:
-            command = [*compiler, *FLAGS, *choice, str(SOURCE), "-o", str(output)]
+            command = [*compiler, *FLAGS, *choice, *map(str, SOURCES), "-o", str(output)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
             if done.returncode == 0:
                 os.replace(output, target)

@@ -89,8 +89,8 @@ inline Vec<double> exp_minus(Vec<double> x) {
 
 template <class S>
 Vec<S> within(Vec<S> x, S limit) {
-    x = x < limit ? x : Vec<S>{} + limit;
-    return x > -limit ? x : Vec<S>{} - limit;
+    x = x > limit ? Vec<S>{} + limit : x;  // what is not a number stays so
+    return x < -limit ? Vec<S>{} - limit : x;
 }
 
 // Sigmoids of two vectors with one division; beyond 40 a sigmoid is 0 or 1 to the last bit in float.

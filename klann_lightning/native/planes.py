@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from klann_lightning.native.build import library
+from klann_lightning.native.build import call, library
 
 KINDS = {"gated": 0, "linear": 1, "filter": 2}
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Header(ctypes.Structure):
@@ -78,12 +77,11 @@ class Program:
 
 
 class CompiledProgram:
-    """A program and the library that runs it."""
+    """A program as the library takes it, which runs it in chunks of so many samples."""
 
-    def __init__(self, program: Program, native: ctypes.CDLL) -> None:
+    def __init__(self, program: Program, chunk: int) -> None:
         self.program = program
-        self.native = native
-        self.chunk = int(native.klann_chunk())
+        self.chunk = chunk
         self.operations = (ctypes.c_int32 * len(program.operations))(*program.operations)
         self.inputs = (ctypes.c_int32 * len(program.inputs))(*program.inputs)
         self.bank = (ctypes.c_int32 * 3)(*program.bank)
@@ -105,16 +103,14 @@ class CompiledProgram:
 
     def call(self, direction: str, header: Header, *tensors: Tensor | None) -> None:
         """One of the library's functions on contiguous tensors of one type."""
-        name = DTYPES[next(part.dtype for part in tensors if part is not None)]
-        pointers = [None if part is None else ctypes.c_void_p(part.data_ptr()) for part in tensors]
-        function = getattr(self.native, f"klann_{direction}_{name}")
-        function(ctypes.byref(header), self.operations, self.inputs, *pointers)
+        dtype = next(part.dtype for part in tensors if part is not None)
+        call(direction, dtype, ctypes.byref(header), self.operations, self.inputs, *tensors)
 
 
 def compiled(program: Program) -> CompiledProgram | None:
     """The program ready to run; None where nothing can be compiled."""
     native = library()
-    return None if native is None else CompiledProgram(program, native)
+    return None if native is None else CompiledProgram(program, int(native.klann_chunk()))
 
 
 class FusedPass(torch.autograd.Function):
