@@ -16,7 +16,7 @@ setup: .venv/ready ## make .venv with everything installed (about 6 GB)
 
 demo: setup ## simulate a compressor, learn it in under 3 minutes, print how well
 	$(BIN)/python -m klann_lightning simulate compressor data --seconds 60
-	$(BIN)/python -m klann_lightning fit --config sweeps/demo.yaml --trainer.max_epochs=60
+	$(BIN)/python -m klann_lightning fit --config sweeps/demo.yaml --trainer.max_epochs=120
 
 speed: setup ## measure this machine, and write the README's speed table
 	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md

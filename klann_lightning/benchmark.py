@@ -106,7 +106,10 @@ def measure_growth(sizes: Sizes, device: torch.device) -> Iterator[Growth]:
 
 
 def scan_step(model: AudioModel, batch: int, frames: int, device: torch.device) -> Action:
-    """A training step as sweeps/recipes/fast.yaml takes it: state carried, ESR, clipping, Adam."""
+    """A training step as sweeps/recipes/fast.yaml takes it: state carried, ESR, clipping, Adam.
+
+    Without what a fit does around it: reading, logging, validation.
+    """
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     x, target = _audio(batch, frames, device)
     power = target.square().mean()
@@ -127,7 +130,7 @@ def scan_step(model: AudioModel, batch: int, frames: int, device: torch.device) 
 
 def sampled_step(model: AudioModel, batch: int, frames: int, counted: int, device: torch.device) -> Action:
     """A training step as sweeps/recipes/paper.yaml takes it: filters sampled, MSE of each row's end, Adam."""
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     x, target = _audio(batch, frames, device)
     power, scored = target.square().mean(), slice(frames - counted, None)
 
@@ -196,7 +199,7 @@ def _playing(model: AudioModel, x: Tensor, sizes: Sizes, device: torch.device) -
 
 @torch.no_grad()
 def _block_speed(model: AudioModel, samples: int, calls: int, device: torch.device) -> BlockSpeed:
-    """Consecutive blocks of one recording."""
+    """One block after another, the state carried on."""
     x, _ = _audio(1, samples, device)
     state = model.init_state(1)
 

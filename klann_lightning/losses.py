@@ -102,7 +102,8 @@ def dc(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
 def part_energies(output: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Energies of output - target and of target [B, T], in parts of `size` samples -> two of [B, parts]."""
     parts = -(-output.shape[-1] // size)
-    padded = functional.pad(torch.stack([output - target, target]), (0, parts * size - output.shape[-1]))
+    both = torch.stack(torch.broadcast_tensors(output - target, target))
+    padded = functional.pad(both, (0, parts * size - output.shape[-1]))
     error, signal = padded.unflatten(-1, (parts, size)).square().sum(-1)
     return error, signal
 

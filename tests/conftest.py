@@ -10,11 +10,23 @@ from torch import Tensor
 
 from klann_lightning.data.audio import write_audio
 from klann_lightning.dsp.svf import SvfControls
+from klann_lightning.native import build
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
 
 torch.set_flush_denormal(True)
 torch.set_num_threads(1)  # several processes of tests on few cores slow each other down with more
+
+
+def _can_compile() -> bool:
+    """Not whether it works: where there is a compiler, what it refuses must fail the tests."""
+    try:
+        return build.wanted() and bool(build._compiler())
+    except OSError:
+        return False
+
+
+needs_compiler = pytest.mark.skipif(not _can_compile(), reason="needs a C++ compiler")
 
 
 def error_db(result: Tensor, expected: Tensor) -> float:

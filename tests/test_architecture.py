@@ -15,6 +15,7 @@ ORDER = [
     "dsp.svf",
     "dsp.filtering",
     "native.build",
+    "native.calls",
     "native.host",
     "native.planes",
     "native.losses",

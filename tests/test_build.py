@@ -1,5 +1,6 @@
 """The compiled passes come from a cache, from a compiler, or not at all: then in one line."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -7,18 +8,23 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import needs_compiler
 
 from klann_lightning.native import build
 
-needs_compiler = pytest.mark.skipif(build.library() is None, reason="needs a C++ compiler")
+
+def forget():
+    """As a new process knows nothing of what the one before has built."""
+    build.library.cache_clear()
+    build._build.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build.library.cache_clear()
+    forget()
     yield tmp_path / "klann_lightning"
-    build.library.cache_clear()
+    forget()
 
 
 @needs_compiler
@@ -27,7 +33,7 @@ def test_builds_once_and_then_reads_the_cache(empty_cache):
     assert first.klann_chunk() > 0
     (file,) = empty_cache.iterdir()
     written = file.stat().st_mtime_ns
-    build.library.cache_clear()
+    forget()
     assert build.library() is not None
     assert [path.stat().st_mtime_ns for path in empty_cache.iterdir()] == [written]
 
@@ -36,7 +42,7 @@ def test_builds_once_and_then_reads_the_cache(empty_cache):
 def test_another_source_or_flag_is_another_file(empty_cache, monkeypatch):
     build.library()
     monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-DKLANN_TEST"])
-    build.library.cache_clear()
+    forget()
     build.library()
     assert len(list(empty_cache.iterdir())) == 2
 
@@ -58,16 +64,58 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(empty_cache):
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, monkeypatch):
+@pytest.mark.parametrize("fault", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, monkeypatch, fault):
     def refuse(*_, **__):
-        raise PermissionError("read-only file system")
+        raise OSError(fault, os.strerror(fault))
 
     monkeypatch.setattr(build.Path, "mkdir", refuse)
     assert build.library() is not None
     assert not empty_cache.exists()
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", f"{sys.executable} -c pass"])
+@needs_compiler
+def test_a_filled_cache_need_not_be_writable(empty_cache, monkeypatch):
+    build.library()
+    forget()
+    monkeypatch.setattr(build, "_writable", lambda _: pytest.fail("looked for a place to write"))
+    assert build.library() is not None
+
+
+@needs_compiler
+def test_a_damaged_file_is_built_anew(empty_cache, caplog):
+    empty_cache.mkdir()
+    name = f"native-{build._fingerprint(build._compiler())}.so"
+    (empty_cache / name).touch()
+    assert build.library() is not None
+    assert (empty_cache / name).stat().st_size > 1000
+    assert not caplog.records
+
+
+@needs_compiler
+def test_a_compiler_that_is_stopped_leaves_nothing_behind(empty_cache, monkeypatch, tmp_path, caplog):
+    """Ctrl-C reaches the compiler too: neither its file nor one with fewer abilities may stay."""
+    stopped = tmp_path / "stopped"
+    stopped.write_text('#!/bin/sh\ncase "$*" in *planes.cpp*) kill -INT $$;; *-E*) ;; *) exit 0;; esac\n')
+    stopped.chmod(0o755)
+    monkeypatch.setenv("CXX", str(stopped))
+    assert build.library() is None
+    assert list(empty_cache.iterdir()) == []
+    assert len(caplog.records) == 1
+
+
+@needs_compiler
+@pytest.mark.skipif("linux" not in sys.platform, reason="Apple's compiler has no OpenMP")
+def test_is_built_with_threads(empty_cache):
+    """Where a compiler can: g++, and clang++ with its runtime."""
+    if "clang" in subprocess.run([*build._compiler(), "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("clang++ may lack its OpenMP runtime")
+    build.library()
+    (file,) = empty_cache.iterdir()
+    assert b"GOMP_parallel" in file.read_bytes()
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "g++ '"])
 def test_without_a_compiler_one_line_is_logged(compiler, monkeypatch, caplog):
     monkeypatch.setenv("CXX", compiler)
     with caplog.at_level(logging.WARNING):
@@ -75,6 +123,7 @@ def test_without_a_compiler_one_line_is_logged(compiler, monkeypatch, caplog):
         assert build.library() is None
     (record,) = caplog.records
     assert "slower" in record.getMessage()
+    assert "Install g++" in record.getMessage()
     assert "\n" not in record.getMessage()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import needs_compiler
 
 from klann_lightning.losses import (
     StftResolutions,
@@ -9,10 +10,9 @@ from klann_lightning.losses import (
     magnitude_stfts,
     part_energies,
 )
-from klann_lightning.native.build import library
 from klann_lightning.native.losses import Energies, SpectralDistance, compilable
 
-pytestmark = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+pytestmark = needs_compiler
 
 PRECISIONS = [
     pytest.param(torch.float64, 1e-12, id="float64"),
@@ -117,6 +117,14 @@ def test_a_target_that_is_trained_too_takes_the_plain_path():
     assert not compilable(output, target)
     STFTS[1].distance(output, target).backward()
     assert target.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shapes", [((4, 1000), (1, 1000)), ((1000,), (1000,)), ((2, 3, 1000), (2, 3, 1000))])
+def test_other_shapes_take_the_plain_path(shapes):
+    output, target = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes)
+    assert not compilable(output, target)
+    expected = (output - target).square().sum(-1) / target.square().sum(-1)
+    torch.testing.assert_close(esr(output, target, torch.tensor(1e-9)), expected)
 
 
 def test_any_layout_is_read_right():

@@ -5,12 +5,13 @@ import pickle
 
 import pytest
 import torch
-from conftest import error_db
+from conftest import error_db, needs_compiler
+from torch.nn.utils import prune
 
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
-from klann_lightning.native.build import library
+from klann_lightning.native.calls import callable_with
 
-pytestmark = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+pytestmark = needs_compiler
 
 SMALL, LARGE = {"hidden": [3, 4, 5], "lift_dim": 5}, {"hidden": [5, 10, 15], "lift_dim": 15}
 SYSTEMS = [
@@ -139,7 +140,7 @@ def test_what_is_not_a_number_is_not_hidden():
 
 
 def test_threads_do_not_change_a_bit():
-    model, x = randomised(ParallelSeriesKlann(**SMALL, mid_width=5)), normal(5, 777).float()
+    model, x = randomised(ParallelSeriesKlann(**SMALL, mid_width=5)), normal(5, 5000).float()
     state, runs = model.init_state(5)[0], []
     try:
         for threads in (1, 2, 3):
@@ -185,6 +186,82 @@ def test_frozen_parameters_and_no_gradients():
     model(x).sum().backward()
     assert model.lift.last.weight.grad is None
     assert model.down.last.weight.grad is not None
+
+
+def test_gradients_in_any_layout_are_read_right():
+    model, x = randomised(ParallelKlann(**SMALL, sections=2)).double(), 0.3 * normal(3, 100)
+    gradients = []
+    for fused in (True, False):
+        model.fused = fused
+        state = model.init_state(3)[0].detach().requires_grad_()
+        y, (after,) = model.step(x, (state,))
+        weights = normal(2, 100, 3).permute(2, 0, 1), normal(5, 3, 2, 2, seed=1)
+        loss = (y[:, None] * weights[0]).sum() + (after.permute(1, 0, 2, 3) * weights[1]).sum()
+        gradients.append(torch.autograd.grad(loss, state)[0])
+    assert error_db(*gradients) < -200
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda x, state: (x.double(), state), id="input of another type"),
+        pytest.param(lambda x, state: (x, state.double()), id="state of another type"),
+        pytest.param(lambda x, state: (x, state[:1]), id="too few states"),
+        pytest.param(lambda x, state: (x[0], state), id="no rows"),
+        pytest.param(lambda x, state: (x.half(), state.half()), id="half precision"),
+    ],
+)
+def test_what_c_cannot_read_goes_the_plain_way(spoil):
+    """There it works, or torch says what is wrong with it."""
+    model = randomised(ParallelKlann(**SMALL))
+    x, state = spoil(normal(2, 100).float(), model.init_state(2)[0])
+    outcomes = []
+    for fused in (True, False):
+        model.fused = fused
+        try:
+            outcomes.append(model.step(x, (state,))[0])
+        except Exception as error:
+            outcomes.append(str(error))
+    assert type(outcomes[0]) is type(outcomes[1])
+    assert outcomes[0] == outcomes[1] if isinstance(outcomes[0], str) else torch.equal(*outcomes)
+
+
+def test_another_device_goes_the_plain_way():
+    assert callable_with(torch.zeros(1))
+    assert not callable_with(torch.zeros(1), torch.zeros(1, device="meta"))
+    assert ParallelKlann(**SMALL).to("meta")(torch.zeros(2, 100, device="meta")).shape == (2, 100)
+
+
+def test_automatic_mixed_precision_works():
+    model, x = randomised(ParallelKlann(**SMALL)), normal(2, 300).float()
+    expected = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x)
+    assert error_db(output, expected) < -20
+
+
+def test_inside_torchs_transforms_the_plain_path_runs():
+    model, x = randomised(ParallelKlann(**SMALL)).double(), normal(3, 100)
+    values = {name: part.detach() for name, part in model.named_parameters()}
+
+    def energy(given):
+        return torch.func.functional_call(model, given, (x,)).square().sum()
+
+    found = torch.func.grad(energy)(values)
+    model(x).square().sum().backward()
+    for name, part in model.named_parameters():
+        assert error_db(found[name], part.grad) < -200, name
+
+
+def test_pruned_layers_are_played_the_plain_way():
+    model, x = randomised(ParallelKlann(**SMALL)), normal(1, 100).float()
+    with torch.no_grad():
+        model.down.last.weight[0, 1] = 0
+    expected = model(x)
+    pruned = copy.deepcopy(model)
+    prune.custom_from_mask(pruned.down.last, "weight", (model.down.last.weight != 0).float())
+    assert pruned.compiled is None
+    assert error_db(pruned(x), expected) < -100
 
 
 def test_a_second_derivative_is_refused():

@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from klann_lightning.data.audio import read_audio
@@ -41,8 +40,10 @@ class CutReader(Dataset[Batch]):
             return torch.from_numpy(read_audio(path, start, frames))
         if path not in self._held:
             self._held[path] = torch.from_numpy(read_audio(path))
-        inside = self._held[path][max(0, start) : max(0, start + frames)]
-        return functional.pad(inside, (frames - len(inside), 0)) if len(inside) < frames else inside
+        whole = self._held[path]
+        if start < 0 or start + frames > len(whole):
+            return torch.from_numpy(read_audio(path, start, frames))  # which knows what to do
+        return whole[start : start + frames]
 
     def __getitem__(self, plan: BatchPlan) -> Batch:
         def rows(side: str) -> Tensor:
@@ -161,7 +162,7 @@ class PairedDataModule(pl.LightningDataModule):
             self._resampled = None
 
     def _loader(self, pairs: list[Pair], plans: Any, hold: bool = False) -> DataLoader[Batch]:
-        reader = CutReader(pairs, hold)
+        reader = CutReader(pairs, hold and not self.num_workers)  # each worker would hold its own
         return DataLoader(reader, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
     def _place(self) -> tuple[int, int]:

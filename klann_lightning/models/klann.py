@@ -20,7 +20,7 @@ from klann_lightning.dsp.svf import (
 )
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.base import AudioModel, State
-from klann_lightning.native.build import DTYPES
+from klann_lightning.native.calls import callable_with
 from klann_lightning.native.planes import CompiledProgram, Program, compiled
 
 Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
@@ -138,9 +138,8 @@ class Klann(AudioModel):
             sample_rate: in Hz.
         """
         super().__init__(sample_rate)
-        self.fused = (
-            True  # one compiled pass where there can be one; False: a torch operation for every layer
-        )
+        # One compiled pass where there can be one; False: a torch operation for every layer.
+        self.fused = True
         self.initial = initial
         if min([*hidden, lift_dim, sections], default=0) < 1:
             raise ConfigError(
@@ -160,9 +159,12 @@ class Klann(AudioModel):
 
     @cached_property
     def compiled(self) -> CompiledProgram | None:
-        """The whole model as one pass over the audio."""
+        """The whole model as one pass over the audio; delete this after a layer was exchanged for another."""
         program = Program(self, *self.bank.parameters())
-        self.down.write(program, self.write_linear(program, self.lift.write(program, [0])))
+        try:
+            self.down.write(program, self.write_linear(program, self.lift.write(program, [0])))
+        except LookupError:  # a pruned layer, or one that makes its weights from others
+            return None
         return compiled(program)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -192,16 +194,13 @@ class Klann(AudioModel):
         return (torch.stack([torch.zeros_like(s2), s2], -1).expand(batch, -1, -1, -1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        here = (
-            x.device.type == "cpu"
-            and str(x.dtype) in DTYPES
-            and x.numel()
-            and not torch.compiler.is_compiling()
-        )
-        if self.fused and here and self.compiled is not None:
-            scales = 1 / float(self.input_level), float(self.output_level)
-            y, after = self.compiled.run(x, state[0].flatten(1, 2), *scales)
-            return y, (after.view_as(state[0]),)
+        shaped = x.ndim == 2 and x.numel() and state[0].shape == (len(x), *self.bank.cutoff.shape, 2)
+        if self.fused and shaped and callable_with(x, state[0]) and self.compiled is not None:
+            parameters = self.compiled.program.parameters()
+            if callable_with(x, *parameters):
+                scales = 1 / float(self.input_level), float(self.output_level)
+                y, after = self.compiled.run(x, state[0].flatten(1, 2), parameters, *scales)
+                return y, (after.view_as(state[0]),)
         return self._plain_step(x, state)
 
     def _plain_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

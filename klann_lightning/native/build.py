@@ -1,21 +1,20 @@
-"""Builds the compiled passes over audio for this processor, once, loads and calls them."""
+"""Builds the compiled passes over audio for this processor, once, and loads them."""
 
+import atexit
 import ctypes
 import logging
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
-from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-DTYPES = {"torch.float32": "float32", "torch.float64": "float64"}  # that every pass is compiled for
+FOLDER = Path(__file__).parent
 FLAGS = [
     "-O3",
     "-std=c++17",
@@ -26,26 +25,22 @@ FLAGS = [
     "-shared",
 ]
 # The first that the compiler takes is used: Apple's has no OpenMP, and not every one knows its processor.
-CHOICES = [["-march=native", "-fopenmp"], ["-march=native"], []]
+CHOICES = [["-march=native", "-fopenmp"], ["-march=native", "-fopenmp-simd"], ["-fopenmp-simd"], []]
 TIMEOUT = 120  # seconds that the compiler may take; it needs four
+FAULTS = (OSError, subprocess.SubprocessError, RuntimeError, ValueError)  # of all that is tried here
 
 _lock = threading.Lock()
-
-
-def start() -> None:
-    """Build in the background, while the caller imports what it needs; `library` says what went wrong."""
-
-    def quietly() -> None:
-        with suppress(OSError, subprocess.SubprocessError):
-            _built()
-
-    if wanted():
-        threading.Thread(target=quietly).start()
 
 
 def wanted() -> bool:
     """Whether the user lets us compile."""
     return os.environ.get("KLANN_COMPILE") != "0"
+
+
+def start() -> None:
+    """Build in the background, while the caller imports what it needs; `library` says what went wrong."""
+    if wanted():
+        threading.Thread(target=_built).start()
 
 
 @cache
@@ -58,74 +53,111 @@ def library() -> ctypes.CDLL | None:
     """
     if not wanted():
         return None
+    built = _built()
+    if isinstance(built, Path):
+        try:
+            return ctypes.CDLL(str(built))
+        except OSError:  # damaged, or of another system that shares the folder
+            built.unlink(missing_ok=True)
+            _build.cache_clear()
+            built = _built()
     try:
-        return ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).splitlines()
-        reason = next((line for line in said if "error" in line), said[0])
-        logging.getLogger(__name__).warning("training and playing will be several times slower: %s", reason)
+        if isinstance(built, Path):
+            return ctypes.CDLL(str(built))
+        raise built
+    except FAULTS as error:
+        logging.getLogger(__name__).warning(
+            "training and playing will be several times slower: %s. Install g++, or name a C++ compiler in "
+            "CXX; KLANN_COMPILE=0 silences this.",
+            _reason(error),
+        )
         return None
 
 
-def call(name: str, dtype: object, *arguments: Any) -> None:
-    """A function of the library for a torch dtype; tensors, which must be contiguous, go as pointers."""
-    function = getattr(library(), f"klann_{name}_{DTYPES[str(dtype)]}")
-    function(*(_as_c(argument) for argument in arguments))
-
-
-def _as_c(value: Any) -> Any:
-    if isinstance(value, int):
-        return ctypes.c_int64(value)
-    if isinstance(value, float):
-        return ctypes.c_double(value)
-    return ctypes.c_void_p(value.data_ptr()) if hasattr(value, "data_ptr") else value
-
-
-def _built() -> Path:
-    """The library's file; raises OSError or SubprocessError."""
+def _built() -> "Path | Exception":
+    """The library's file, or what kept it from being built; tried once a process."""
     with _lock:
-        compiler = _compiler()
-        name = f"native-{_fingerprint(compiler)}.so"
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return _compiled(compiler, folder / name)
-        except PermissionError:
-            return _compiled(compiler, Path(_private_folder()) / name)
+        return _build()
 
 
 @cache
-def _private_folder() -> str:
-    return tempfile.mkdtemp(prefix="klann_lightning-")
+def _build() -> Path | Exception:
+    try:
+        compiler = _compiler()
+        name = f"native-{_fingerprint(compiler)}.so"
+        cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning"
+        if (cached / name).is_file():
+            return cached / name
+        target = (cached if _writable(cached) else _private_folder()) / name
+        _compile(compiler, target)
+        return target
+    except FAULTS as error:
+        return error
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _private_folder() -> Path:
+    """For this process alone: the cache would be code that others could have put there."""
+    folder = Path(tempfile.mkdtemp(prefix="klann_lightning-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _compiler() -> list[str]:
     """The command of a C++ compiler."""
-    named = os.environ.get("CXX")
-    for candidate in [named] if named else ["c++", "g++", "clang++"]:
-        if shutil.which(shlex.split(candidate)[0]):
-            return shlex.split(candidate)
-    raise FileNotFoundError(f"no C++ compiler, neither {named or 'c++ nor g++ nor clang++'}, was found")
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise FileNotFoundError(
+        f"no C++ compiler was found, {named[0] if named else 'neither c++ nor g++ nor clang++'}"
+    )
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Of all that decides what the library is: source, flags, compiler, and what the processor can do."""
-    macros = [*compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull]
-    processor = subprocess.run(macros, capture_output=True, timeout=TIMEOUT).stdout
-    decisive = [*(source.read_bytes() for source in SOURCES), repr(FLAGS + CHOICES).encode(), processor]
+    """Of all that decides what the library is: source, flags, compiler, processor, C library."""
+    decisive = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]pp"))]
+    for flags in (
+        ["-march=native"],
+        [],
+    ):  # the macros tell the compiler's version and the processor's abilities
+        macros = [*compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull]
+        decisive.append(subprocess.run(macros, capture_output=True, timeout=TIMEOUT).stdout)
+    decisive.append(repr((FLAGS, CHOICES, platform.machine(), platform.libc_ver())).encode())
     return sha256(b"\n".join(decisive)).hexdigest()[:16]
 
 
-def _compiled(compiler: list[str], target: Path) -> Path:
-    """Compile to `target` unless it is there; a process stopped half-way leaves nothing under its name."""
-    if target.is_file():
-        return target
+def _compile(compiler: list[str], target: Path) -> None:
+    """Compile to `target`; a process that is stopped half-way leaves nothing under that name."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        output = Path(folder) / target.name
-        for choice in CHOICES:
-            command = [*compiler, *FLAGS, *choice, *map(str, SOURCES), "-o", str(output)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-            if done.returncode == 0:
+        output, empty = Path(folder) / target.name, Path(folder) / "empty.cpp"
+        empty.touch()
+        for choice in CHOICES:  # tried on nothing, so that no other failure counts as a refusal
+            command = [*compiler, *FLAGS, *choice, "-o", str(output)]
+            if not _run([*command, str(empty)], check=choice == CHOICES[-1]):
+                _run([*command, *map(str, sorted(FOLDER.glob("*.cpp")))], check=True)
                 os.replace(output, target)
-                return target
-    raise subprocess.CalledProcessError(done.returncode, command, stderr=f"{compiler[0]}: {done.stderr}")
+                return
+
+
+def _run(command: list[str], check: bool) -> int:
+    """The compiler's exit code; one that was stopped by a signal is always an error."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace")
+    if done.returncode < 0 or check:
+        done.check_returncode()
+    return done.returncode
+
+
+def _reason(error: Exception) -> str:
+    """One line."""
+    said = getattr(error, "stderr", None) or str(error) or type(error).__name__
+    lines = (said.decode(errors="replace") if isinstance(said, bytes) else said).splitlines()
+    return next((line for line in lines if "error" in line), lines[0]).strip().rstrip(".")

@@ -29,7 +29,7 @@ def after_torch() -> None:
     Denormals count as zero: slow filters decay into them, and they are a hundred times slower. Memory
     that a step frees stays with the process, up to 32 MB a block: taking it anew from the system cost
     more than the spectra that it was for. Without a GPU none is looked for: torch would search for its
-    driver in every optimizer step, for 1 ms.
+    driver in every optimizer step.
     """
     import torch
 

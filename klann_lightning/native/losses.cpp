@@ -11,8 +11,6 @@
 
 namespace {
 
-constexpr int64_t PIECE = 4096;  // complex values
-
 // log(x) of a normal x > 0, to 1e-7: the exponent, and 2 atanh(s) of the rest, |s| <= 0.2.
 inline float log_of(float x) {
     int32_t bits;
@@ -114,30 +112,27 @@ void frames_gradient(const S* given, const S* window, int64_t rows, int64_t samp
 }
 
 // Over complex bins, with magnitudes m = sqrt(max(|.|^2, least)): sums of (m_target - m_output)^2, of
-// m_target^2, and of |log m_output - log m_target|. `pieces` is scratch, three for every PIECE bins.
+// m_target^2, and of |log m_output - log m_target|, apart for every `size` bins: sums [pieces][3].
 template <class S>
-void distances(const S* output, const S* target, int64_t bins, S least, int64_t threads, double* pieces,
+void distances(const S* output, const S* target, int64_t bins, int64_t size, S least, int64_t threads,
                double* sums) {
-    const int64_t count = (bins + PIECE - 1) / PIECE;
+    const int64_t count = (bins + size - 1) / size;
 #pragma omp parallel for num_threads(threads)
     for (int64_t piece = 0; piece < count; ++piece) {
-        const int64_t end = (piece + 1) * PIECE < bins ? (piece + 1) * PIECE : bins;
+        const int64_t end = (piece + 1) * size < bins ? (piece + 1) * size : bins;
         S differences = 0, targets = 0, logs = 0;
 #pragma omp simd reduction(+ : differences, targets, logs)
-        for (int64_t bin = piece * PIECE; bin < end; ++bin) {
+        for (int64_t bin = piece * size; bin < end; ++bin) {
             const S p = power(output, bin, least), q = power(target, bin, least);
             const S difference = std::sqrt(q) - std::sqrt(p), logarithm = log_of(p / q);
             differences += difference * difference;
             targets += q;
             logs += logarithm < 0 ? -logarithm : logarithm;
         }
-        pieces[3 * piece] = differences;
-        pieces[3 * piece + 1] = targets;
-        pieces[3 * piece + 2] = logs;
+        sums[3 * piece] = differences;
+        sums[3 * piece + 1] = targets;
+        sums[3 * piece + 2] = logs / 2;  // the sum was of powers
     }
-    sums[0] = sums[1] = sums[2] = 0;
-    for (int64_t i = 0; i < 3 * count; ++i) sums[i % 3] += pieces[i];
-    sums[2] /= 2;  // of powers, so far
 }
 
 // Gradient in the output's frames [bins] of convergence / 2 * sums[0] + logarithm * sums[2], ready for an
@@ -167,8 +162,6 @@ void distances_gradient(const S* output, const S* target, int64_t frames, int64_
 }  // namespace
 
 extern "C" {
-int64_t klann_pieces(int64_t bins) { return (bins + PIECE - 1) / PIECE; }
-
 #define KLANN_ENTRY(S, NAME)                                                                                      \
     void klann_energies_##NAME(const S* output, const S* target, int64_t rows, int64_t samples, int64_t size,     \
                                S* error, S* signal) {                                                             \
@@ -186,9 +179,9 @@ int64_t klann_pieces(int64_t bins) { return (bins + PIECE - 1) / PIECE; }
                                       int64_t length, int64_t hop, int64_t count, int64_t threads, S* x) {        \
         frames_gradient<S>(given, window, rows, samples, length, hop, count, threads, x);                         \
     }                                                                                                             \
-    void klann_distances_##NAME(const S* output, const S* target, int64_t bins, double least, int64_t threads,    \
-                                double* pieces, double* sums) {                                                   \
-        distances<S>(output, target, bins, S(least), threads, pieces, sums);                                      \
+    void klann_distances_##NAME(const S* output, const S* target, int64_t bins, int64_t size, double least,       \
+                                int64_t threads, double* sums) {                                                  \
+        distances<S>(output, target, bins, size, S(least), threads, sums);                                        \
     }                                                                                                             \
     void klann_distances_gradient_##NAME(const S* output, const S* target, int64_t frames, int64_t width,         \
                                          double least, double convergence, double logarithm, int64_t threads,     \

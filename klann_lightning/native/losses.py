@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from klann_lightning.native.build import DTYPES, call, library
+from klann_lightning.native.calls import call, callable_with, refuse_second_derivatives
+
+PIECE = 4096  # bins that are summed in the spectra's type, before their sums are added in double
 
 
 def compilable(output: Tensor, target: Tensor) -> bool:
     """Whether the functions below can take these; else their plain twins do."""
-    alike = output.device.type == target.device.type == "cpu" and output.dtype == target.dtype
-    known = str(output.dtype) in DTYPES and output.numel() > 0
-    plain = target.requires_grad or torch.compiler.is_compiling()
-    return alike and known and not plain and library() is not None
+    shaped = output.shape == target.shape and output.ndim == 2 and output.numel() > 0
+    return shaped and not target.requires_grad and callable_with(output, target)
 
 
 class Energies(torch.autograd.Function):
@@ -35,7 +35,7 @@ class Energies(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, error_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         output, target = ctx.saved_tensors
         gradient = torch.empty_like(output)
         sizes = (*output.shape, ctx.size)
@@ -59,10 +59,9 @@ class SpectralDistance(torch.autograd.Function):
             call("frames", output.dtype, side, window, *sizes, frames)
         ours, theirs = torch.view_as_real(torch.fft.rfft(framed))
         bins = ours.numel() // 2
-        pieces = torch.empty(3, library().klann_pieces(bins), dtype=torch.float64)  # type: ignore[union-attr]
-        sums = torch.empty(3, dtype=torch.float64)
-        call("distances", output.dtype, ours, theirs, bins, float(eps), sizes[5], pieces, sums)
-        difference, reference, logs = sums.tolist()
+        pieces = torch.empty(-(-bins // PIECE), 3, dtype=torch.float64)
+        call("distances", output.dtype, ours, theirs, bins, PIECE, float(eps), sizes[5], pieces)
+        difference, reference, logs = pieces.sum(0).tolist()
         ctx.save_for_backward(ours, theirs, window)
         ctx.sizes, ctx.eps = sizes, float(eps)
         ctx.scales = (difference * reference) ** -0.5 if difference else 0.0, 1 / bins
@@ -70,7 +69,7 @@ class SpectralDistance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives()
         ours, theirs, window = ctx.saved_tensors
         gradient, scale = torch.empty_like(ours), float(given)
         rows, samples, length, _, frames, threads = ctx.sizes
@@ -81,8 +80,3 @@ class SpectralDistance(torch.autograd.Function):
         output_grad = ours.new_zeros(rows, samples)
         call("frames_gradient", ours.dtype, framed, window, *ctx.sizes, output_grad)
         return output_grad, None, None, None, None
-
-
-def _refuse_second_derivatives() -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError("compiled losses have no second derivatives; KLANN_COMPILE=0 leaves them out")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from klann_lightning.native.build import call, library
+from klann_lightning.native.build import library
+from klann_lightning.native.calls import call, refuse_second_derivatives
 
 KINDS = {"gated": 0, "linear": 1, "filter": 2}
 
@@ -58,7 +59,10 @@ class Program:
         return [getattr(module, name) for module, name in self.slots]
 
     def layer(self, inputs: Sequence[int], linear: Any, gated: bool) -> list[int]:
-        """nn.Linear, and where `gated` its first half times the sigmoid of the second; the planes written."""
+        """nn.Linear, and where `gated` its first half times the sigmoid of the second; the planes written.
+
+        Raises LookupError if its weights are no parameters: pruned, or made from others.
+        """
         width = linear.out_features // 2 if gated else linear.out_features
         weight, bias = self.offsets[id(linear.weight)], self.offsets[id(linear.bias)]
         return self._write("gated" if gated else "linear", inputs, width, weight, bias)
@@ -86,31 +90,62 @@ class CompiledProgram:
         self.inputs = (ctypes.c_int32 * len(program.inputs))(*program.inputs)
         self.bank = (ctypes.c_int32 * 3)(*program.bank)
 
-    def run(self, x: Tensor, state: Tensor, input_scale: float, output_scale: float) -> tuple[Tensor, Tensor]:
-        """x [B, T], state [B, F, 2] -> (y [B, T], state after).
+    def run(
+        self, x: Tensor, state: Tensor, parameters: Sequence[Tensor], input_scale: float, output_scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, T], state [B, F, 2], parameters in the program's order -> (y [B, T], state after).
 
         y = model(x * input_scale) * output_scale. Differentiable once in x, state and parameters.
         """
-        return FusedPass.apply(self, input_scale, output_scale, x, state, *self.program.parameters())
+        scales = (input_scale, output_scale)
+        if torch.is_grad_enabled():
+            return FusedPass.apply(self, scales, x, state, *parameters)
+        return self.forward(x.contiguous(), state.contiguous(), flattened(parameters), scales, None)
 
-    def header(self, x: Tensor, input_scale: float, output_scale: float) -> Header:
-        """What the library wants to know of a call."""
+    def forward(
+        self, x: Tensor, state: Tensor, flat: Tensor, scales: tuple[float, float], marks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same; `marks` [B, chunks, F, 2] takes the states at the chunks' starts."""
+        output, after = torch.empty_like(x), torch.empty_like(state)
+        self._call("forward", scales, flat, x, state, output, after, marks)
+        return output, after
+
+    def backward(
+        self,
+        *saved: Tensor,
+        scales: tuple[float, float],
+        given: tuple[Tensor, Tensor],
+        x_wanted: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Saved are x, the parameters and the marks, given the gradients of y and of the state after.
+
+        Those of x, where it is wanted, of the state and of the parameters.
+        """
+        x, flat, marks = saved
+        y_grad, after_grad = (part.contiguous() for part in given)
+        x_grad = torch.empty_like(x) if x_wanted else None
+        state_grad, flat_grad = torch.empty_like(after_grad), torch.empty_like(flat)
+        self._call("backward", scales, flat, x, marks, y_grad, after_grad, x_grad, state_grad, flat_grad)
+        return x_grad, state_grad, flat_grad
+
+    def _call(self, direction: str, scales: tuple[float, float], flat: Tensor, x: Tensor, *more: Any) -> None:
         program, (rows, samples) = self.program, x.shape
-        return Header(
+        header = Header(
             *(program.count, program.planes, program.widest, program.filters, self.bank),
-            *(torch.get_num_threads(), program.size, rows, samples, input_scale, output_scale),
+            *(torch.get_num_threads(), program.size, rows, samples, *scales),
         )
-
-    def call(self, direction: str, header: Header, *tensors: Tensor | None) -> None:
-        """One of the library's functions on contiguous tensors of one type."""
-        dtype = next(part.dtype for part in tensors if part is not None)
-        call(direction, dtype, ctypes.byref(header), self.operations, self.inputs, *tensors)
+        call(direction, x.dtype, ctypes.byref(header), self.operations, self.inputs, flat, x, *more)
 
 
 def compiled(program: Program) -> CompiledProgram | None:
     """The program ready to run; None where nothing can be compiled."""
     native = library()
     return None if native is None else CompiledProgram(program, int(native.klann_chunk()))
+
+
+def flattened(parameters: Sequence[Tensor]) -> Tensor:
+    """All of them in one row."""
+    return torch.cat([part.reshape(-1) for part in parameters])
 
 
 class FusedPass(torch.autograd.Function):
@@ -120,35 +155,26 @@ class FusedPass(torch.autograd.Function):
     def forward(
         ctx: Any,
         compiled: CompiledProgram,
-        input_scale: float,
-        output_scale: float,
+        scales: tuple[float, float],
         x: Tensor,
         state: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x, state = x.contiguous(), state.contiguous()
-        flat = torch.cat([part.reshape(-1) for part in parameters])
-        header = compiled.header(x, input_scale, output_scale)
-        output, after, marks = torch.empty_like(x), torch.empty_like(state), None
-        if any(ctx.needs_input_grad):
-            chunks = -(-x.shape[1] // compiled.chunk)
-            marks = x.new_empty(len(x), chunks, state.shape[1], 2)
-            ctx.compiled, ctx.header, ctx.shapes = compiled, header, [part.shape for part in parameters]
-            ctx.save_for_backward(x, flat, marks)
-        compiled.call("forward", header, flat, x, state, output, after, marks)
-        return output, after
+        x, flat = x.contiguous(), flattened(parameters)
+        marks = x.new_empty(len(x), -(-x.shape[1] // compiled.chunk), *state.shape[1:])
+        ctx.compiled, ctx.scales, ctx.shapes = compiled, scales, [part.shape for part in parameters]
+        ctx.save_for_backward(x, flat, marks)
+        return compiled.forward(x, state.contiguous(), flat, scales, marks)
 
     @staticmethod
     def backward(ctx: Any, output_grad: Tensor, after_grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "the compiled pass has no second derivatives; set model.fused = False for them"
-            )
-        x, flat, marks = ctx.saved_tensors
-        x_grad = torch.empty_like(x) if ctx.needs_input_grad[3] else None
-        before_grad, flat_grad = torch.empty_like(after_grad), torch.empty_like(flat)
-        grads = (output_grad.contiguous(), after_grad.contiguous())
-        ctx.compiled.call("backward", ctx.header, flat, x, marks, *grads, x_grad, before_grad, flat_grad)
+        refuse_second_derivatives()
+        x_grad, state_grad, flat_grad = ctx.compiled.backward(
+            *ctx.saved_tensors,
+            scales=ctx.scales,
+            given=(output_grad, after_grad),
+            x_wanted=ctx.needs_input_grad[2],
+        )
         parts = flat_grad.split([shape.numel() for shape in ctx.shapes])
         shaped = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
-        return None, None, None, x_grad, before_grad, *shaped
+        return None, None, x_grad, state_grad, *shaped

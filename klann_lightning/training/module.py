@@ -96,11 +96,13 @@ class EffectModule(pl.LightningModule):
             self._losses.setdefault(f"train/{name}", []).append(value.detach())
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        self._losses = {}
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses: at once, since logging every step takes as long as a short step."""
         means = {name: torch.stack(values).mean() for name, values in self._losses.items()}
         self.log_dict(means, sync_dist=True)
-        self._losses = {}
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         self._score(batch)
