@@ -111,7 +111,7 @@ def bench(
     if profile:
         write_profile(profile, sizes, where)
     if json:
-        json.write_text(as_json(report))
+        json.write_text(as_json(report), encoding="utf-8")
     if markdown:
         markdown.write_text(between_markers(markdown, as_markdown(report)), encoding="utf-8")
 

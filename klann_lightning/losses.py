@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from klann_lightning.errors import ConfigError
-from klann_lightning.native.losses import Energies, SpectralDistance, compilable
+from klann_lightning.native.losses import Energies, SpectralDistance, compilable, spectral_sums
 
 PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
 ESR_WINDOW = 8192  # samples
@@ -126,9 +126,28 @@ class MagnitudeStft(auraloss.freq.STFTLoss):
     def stft(self, x: Tensor) -> tuple[Tensor, None]:
         return self.magnitudes(x), None
 
+    def sums(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of the frames from the first sample on, [B, T], [B, T] -> [3], float64.
+
+        Energy of the magnitudes' difference, energy of the target's magnitudes, sum of |log magnitude
+        difference|.
+        """
+        if compilable(output, target):
+            # in memory a spectrum lies frame by frame
+            spectra = [torch.view_as_real(self._spectrum(x, False).mT) for x in (output, target)]
+            return spectral_sums(spectra[0], spectra[1], self.eps)
+        ours, theirs = (self.magnitudes(x, center=False).double() for x in (output, target))
+        logs = (ours.log() - theirs.log()).abs().sum()
+        return torch.stack([(theirs - ours).square().sum(), theirs.square().sum(), logs])
+
     def magnitudes(self, x: Tensor, center: bool = True) -> Tensor:
         """Magnitudes [B, bins, frames] of x [B, T]; uncentred, the first frame starts at x[0]."""
-        spectrum = torch.stft(
+        spectrum = self._spectrum(x, center)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return power.clamp(min=self.eps).sqrt()
+
+    def _spectrum(self, x: Tensor, center: bool) -> Tensor:
+        return torch.stft(
             x,
             self.fft_size,
             self.hop_size,
@@ -137,8 +156,6 @@ class MagnitudeStft(auraloss.freq.STFTLoss):
             center=center,
             return_complex=True,
         )
-        power = spectrum.real.square() + spectrum.imag.square()
-        return power.clamp(min=self.eps).sqrt()
 
 
 def magnitude_stfts(resolutions: StftResolutions) -> list[MagnitudeStft]:

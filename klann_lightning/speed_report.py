@@ -24,7 +24,7 @@ class Sizes:
 
     runs: int = 7
     run_seconds: float = 0.2  # what a run lasts at least: a step repeated, its time the mean
-    batch: int = 16  # rows of a scan step
+    batch: int = 8  # rows of a scan step
     frames: int = 8192  # samples a row, all counted
     paper_batch: int = 50
     paper_frames: int = 32768
@@ -33,7 +33,7 @@ class Sizes:
     paper_seconds: float = 20.0
     playing: float = 10.0  # seconds of audio
     blocks: Sequence[int] = (16, 64, 256, 1024)  # samples
-    calls: int = 200  # a block size
+    calls: int = 1000  # a block size
     copied: int = 2**28  # bytes, far more than caches hold
     grow_frames: Sequence[int] = (1024, 4096, 16384, 65536)
     grow_batch: Sequence[int] = (1, 4, 16, 64)
@@ -47,7 +47,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Memory:
-    """The most that the tensors of one training step hold."""
+    """The most that the tensors which one training step makes hold, beside its input and the model."""
 
     samples: int  # of the step's input, B * T
     bytes: int
@@ -160,14 +160,17 @@ def _introduction(report: Report) -> list[str]:
     fewer = f"; of slow paper steps at least {sizes.paper_runs}" if sizes.runs > sizes.paper_runs else ""
     lines = [
         f"{here.device}, {threads}, torch {here.torch}, {here.date}{load}. Medians (quartiles) "
-        f"over runs of at least {sizes.run_seconds} s after a warm-up, {sizes.runs} of each{fewer}.",
-        "Training: thousands of counted samples a second (k/s), runs of the two recipes in turn. Scan: "
-        f"{sizes.batch} x {sizes.frames} samples, all counted. Paper: {sizes.paper_batch} x "
-        f"{sizes.paper_frames}, the last {sizes.paper_counted} of each row counted. Best: "
-        f"{_short(report.best / 1e6)} million samples a second, what the memory would allow: it copies "
-        f"{_spread(report.copying, 1e-9)} GB/s, and a step moves at least {LEAST_BYTES} bytes a sample.",
-        f"Playing: times real time, {sizes.playing:g} s in one call; block by block, the median latency in "
-        "us / its 99th percentile, and times real time.",
+        f"over runs of at least {sizes.run_seconds} s after a warm-up (of the paper's recipe: single steps), "
+        f"{sizes.runs} of each{fewer}.",
+        "Training: thousands of counted samples a second (k/s) of forward, backward and optimizer step, the "
+        f"two recipes in turn. Scan: {sizes.batch} x {sizes.frames} samples, all counted. Paper: "
+        f"{sizes.paper_batch} x {sizes.paper_frames}, the last {sizes.paper_counted} of each row counted. "
+        f"Bandwidth: the scan's share of {_short(report.best / 1e6)} million samples a second, which is what "
+        f"main memory would allow: it copies {_spread(report.copying, 1e-9)} GB/s, and a step moves at least "
+        f"{LEAST_BYTES} bytes a sample.",
+        "Memory: of the tensors that a step makes, beside its input, its target and the model.",
+        f"Playing: times real time, {sizes.playing:g} s of one channel in one call; block by block, the "
+        "median latency in us / its 99th percentile, and times real time.",
     ]
     if any(system.synchronises is not None for system in report.systems):
         waits = [system.name for system in report.systems if system.synchronises]
@@ -192,7 +195,7 @@ def _training(report: Report) -> Table:
         ]
         for system in report.systems
     ]
-    return Table(["training", "parameters", "scan k/s", "of best", "paper k/s", "scan / paper"], rows)
+    return Table(["training", "parameters", "scan k/s", "bandwidth", "paper k/s", "scan / paper"], rows)
 
 
 def _memory(report: Report) -> Table:

@@ -148,3 +148,12 @@ def test_a_run_without_a_compiler_says_so_once_and_goes_on():
     assert done.stdout == "100\n"
     assert len(done.stderr.splitlines()) == 1
     assert "no-such-compiler" in done.stderr
+
+
+def test_the_sources_travel_with_the_package():
+    """A wheel holds what package-data names."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
+    named = tomllib.loads((build.FOLDER.parents[1] / "pyproject.toml").read_text())
+    (pattern,) = named["tool"]["setuptools"]["package-data"]["klann_lightning"]
+    packed = {path.name for path in build.FOLDER.parent.glob(pattern)}
+    assert packed >= {path.name for path in build.FOLDER.iterdir() if path.suffix in (".cpp", ".hpp")}

@@ -19,6 +19,18 @@ def compilable(output: Tensor, target: Tensor) -> bool:
     return shaped and not target.requires_grad and callable_with(output, target)
 
 
+def spectral_sums(output: Tensor, target: Tensor, eps: float) -> Tensor:
+    """Spectra [..., 2] of real and imaginary parts -> [3], float64.
+
+    Energy of the magnitudes' difference, energy of the target's magnitudes, sum of |log magnitude
+    difference|; powers are floored at `eps`.
+    """
+    bins, threads = output.numel() // 2, torch.get_num_threads()
+    pieces = torch.empty(-(-bins // PIECE), 3, dtype=torch.float64)
+    call("distances", output.dtype, output, target, bins, PIECE, float(eps), threads, pieces)
+    return pieces.sum(0)
+
+
 class Energies(torch.autograd.Function):
     """Energies of output - target and of target [B, T], in parts of `size` samples -> two of [B, parts]."""
 
@@ -58,12 +70,10 @@ class SpectralDistance(torch.autograd.Function):
         for side, frames in zip((output.contiguous(), target.contiguous()), framed, strict=True):
             call("frames", output.dtype, side, window, *sizes, frames)
         ours, theirs = torch.view_as_real(torch.fft.rfft(framed))
-        bins = ours.numel() // 2
-        pieces = torch.empty(-(-bins // PIECE), 3, dtype=torch.float64)
-        call("distances", output.dtype, ours, theirs, bins, PIECE, float(eps), sizes[5], pieces)
-        difference, reference, logs = pieces.sum(0).tolist()
+        difference, reference, logs = spectral_sums(ours, theirs, eps).tolist()
         ctx.save_for_backward(ours, theirs, window)
         ctx.sizes, ctx.eps = sizes, float(eps)
+        bins = ours.numel() // 2
         ctx.scales = (difference * reference) ** -0.5 if difference else 0.0, 1 / bins
         return output.new_tensor((difference / reference) ** 0.5 + logs / bins)
 
