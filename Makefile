@@ -14,7 +14,7 @@ setup: .venv/ready ## make .venv with everything installed (about 6 GB)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## simulate a compressor, learn it in under 3 minutes, print how well
+demo: setup ## simulate a compressor, learn it in a minute or two, print how well
 	$(BIN)/python -m klann_lightning simulate compressor data --seconds 60
 	$(BIN)/python -m klann_lightning fit --config sweeps/demo.yaml --trainer.max_epochs=120
 

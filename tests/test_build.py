@@ -127,6 +127,24 @@ def test_without_a_compiler_one_line_is_logged(compiler, monkeypatch, caplog):
     assert "\n" not in record.getMessage()
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            b"In file included from x\nx.cpp:1:2: error: no such thing\nnote: y",
+            "x.cpp:1:2: error: no such thing",
+        ),
+        (
+            "ld: final link failed: No space left\ncollect2: error: ld returned 1",
+            "ld: final link failed: No space left",
+        ),
+        ("", "Command 'c++' returned non-zero exit status 1"),
+    ],
+)
+def test_the_reason_is_the_line_that_tells_most(said, reason):
+    assert build._reason(subprocess.CalledProcessError(1, "c++", stderr=said)) == reason
+
+
 def test_can_be_left_out(empty_cache, monkeypatch, caplog):
     monkeypatch.setenv("KLANN_COMPILE", "0")
     build.start()

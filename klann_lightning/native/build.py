@@ -160,4 +160,5 @@ def _reason(error: Exception) -> str:
     """One line."""
     said = getattr(error, "stderr", None) or str(error) or type(error).__name__
     lines = (said.decode(errors="replace") if isinstance(said, bytes) else said).splitlines()
-    return next((line for line in lines if "error" in line), lines[0]).strip().rstrip(".")
+    telling = (line for line in lines if "error" in line and not line.startswith("collect2"))
+    return next(telling, lines[0]).strip().rstrip(".")
