@@ -252,7 +252,6 @@ def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
         }
         for part, first in zip(x.split(300, 1), (True, False), strict=True)
     ]
-    module.log_dict = lambda *args, **kwargs: None
     module.stage = module.stages[0]
     module._readers = None
     module.on_train_batch_start(batches[0], 0)

@@ -31,6 +31,12 @@ PRECISIONS = [pytest.param(torch.float64, -220, id="float64"), pytest.param(torc
 precisions = pytest.mark.parametrize(("dtype", "floor_db"), PRECISIONS)
 
 
+@pytest.fixture(autouse=True)
+def same_start():
+    """Models start alike in any order of the tests."""
+    torch.manual_seed(0)
+
+
 def randomised(model, spread=0.3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -70,10 +76,11 @@ def test_equals_the_plain_path(system, dtype, floor_db, batch, samples):
     state = normal(*model.init_state(batch)[0].shape, seed=3)
     expected = results(model, False, x, state)
     found = results(model.to(dtype), True, x.to(dtype), state.to(dtype))
+    largest = max(value.abs().max() for value in expected.values())
     for name, value in expected.items():
-        scale = value.abs().max()
-        within = 10 ** (floor_db / 20) * max(scale, 1e-3)
-        assert (found[name] - value).abs().max() <= within, name
+        # a single gradient may be what is left of larger terms, and then has their rounding
+        scale = max(value.abs().max(), 0.1 * largest)
+        assert (found[name] - value).abs().max() <= 10 ** (floor_db / 20) * scale, name
 
 
 @precisions

@@ -108,20 +108,13 @@ inline void filter_backward(const Filter<S>& f, const Vec<S>* input, const Vec<S
     const S b0 = S(f.space[4]), b1 = S(f.space[5]), d = S(f.space[8]);
     Vec<S> total[ENTRIES];
     for (int e = 0; e < ENTRIES; ++e) total[e] = sums[e];
-    Vec<S> back[4];
-    for (int t = 0; t < W; ++t)
-        for (int e = 0; e < 4; ++e) back[e][t] = f.power[e][W - 1 - t];
+    alignas(64) S reversed[4][W];
+    for (int e = 0; e < 4; ++e)
+        for (int t = 0; t < W; ++t) reversed[e][t] = f.power[e][W - 1 - t];
+    const Vec<S> back[4] = {load<S>(reversed[0]), load<S>(reversed[1]), load<S>(reversed[2]), load<S>(reversed[3])};
     for (int at = N - TILE; at >= 0; at -= TILE) {
         Vec<S> l[2][TILE] = {};
-        for (int k = 1; k < W; ++k) {
-            const Vec<S> t0 = load<S>(f.behind[0] + W - k), t1 = load<S>(f.behind[1] + W - k);
-#pragma GCC unroll 8
-            for (int v = 0; v < TILE; ++v) {
-                const S g = samples[(at + v) * W + k];
-                l[0][v] += t0 * g;
-                l[1][v] += t1 * g;
-            }
-        }
+        responses(f.behind, samples + at * W, 0, l);
 #pragma GCC unroll 8
         for (int v = TILE - 1; v >= 0; --v) {
             const double g = samples[(at + v) * W], z0 = l[0][v][0], z1 = l[1][v][0];

@@ -53,25 +53,23 @@ def library() -> ctypes.CDLL | None:
     """
     if not wanted():
         return None
-    built = _built()
-    if isinstance(built, Path):
+    for _ in range(2):  # once more for a file that is damaged, or of another system that shares the folder
+        built = _built()
+        if isinstance(built, Exception):
+            fault = built
+            break
         try:
             return ctypes.CDLL(str(built))
-        except OSError:  # damaged, or of another system that shares the folder
+        except OSError as error:
+            fault = error
             built.unlink(missing_ok=True)
             _build.cache_clear()
-            built = _built()
-    try:
-        if isinstance(built, Path):
-            return ctypes.CDLL(str(built))
-        raise built
-    except FAULTS as error:
-        logging.getLogger(__name__).warning(
-            "training and playing will be several times slower: %s. Install g++, or name a C++ compiler in "
-            "CXX; KLANN_COMPILE=0 silences this.",
-            _reason(error),
-        )
-        return None
+    logging.getLogger(__name__).warning(
+        "training and playing will be several times slower: %s. Install g++, or name a C++ compiler in "
+        "CXX; KLANN_COMPILE=0 silences this.",
+        _reason(fault),
+    )
+    return None
 
 
 def _built() -> "Path | Exception":
@@ -125,10 +123,7 @@ def _compiler() -> list[str]:
 def _fingerprint(compiler: list[str]) -> str:
     """Of all that decides what the library is: source, flags, compiler, processor, C library."""
     decisive = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]pp"))]
-    for flags in (
-        ["-march=native"],
-        [],
-    ):  # the macros tell the compiler's version and the processor's abilities
+    for flags in (["-march=native"], []):  # macros name the compiler's version and the processor's abilities
         macros = [*compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull]
         decisive.append(subprocess.run(macros, capture_output=True, timeout=TIMEOUT).stdout)
     decisive.append(repr((FLAGS, CHOICES, platform.machine(), platform.libc_ver())).encode())

@@ -13,15 +13,14 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}  # that every pass
 
 def callable_with(*tensors: Tensor) -> bool:
     """Whether the passes can take these: plain CPU tensors of one type, outside torch's transforms."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
     dtype = tensors[0].dtype
-    if dtype not in DTYPES or library() is None or torch.compiler.is_compiling():
-        return False
-    if torch._C._are_functorch_transforms_active():
-        return False
-    return all(
+    alike = dtype in DTYPES and all(
         part.dtype == dtype and part.device.type == "cpu" and type(part) in (Tensor, nn.Parameter)
         for part in tensors
     )
+    return alike and library() is not None  # asked last: nothing is built for what it cannot take
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:

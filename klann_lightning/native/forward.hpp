@@ -125,15 +125,7 @@ inline void filter(const Filter<S>& f, const Vec<S>* input, Vec<S>* output, Vec<
     const S c0 = S(f.space[6]), c1 = S(f.space[7]), d = S(f.space[8]);
     for (int at = 0; at < N; at += TILE) {
         Vec<S> s[2][TILE] = {};
-        for (int k = 0; k < W - 1; ++k) {
-            const Vec<S> t0 = load<S>(f.ahead[0] + W - 1 - k), t1 = load<S>(f.ahead[1] + W - 1 - k);
-#pragma GCC unroll 8
-            for (int v = 0; v < TILE; ++v) {
-                const S x = samples[(at + v) * W + k];
-                s[0][v] += t0 * x;
-                s[1][v] += t1 * x;
-            }
-        }
+        responses(f.ahead, samples + at * W, 1, s);
 #pragma GCC unroll 8
         for (int v = 0; v < TILE; ++v) {
             const double x = samples[(at + v) * W + W - 1], z0 = s[0][v][W - 1], z1 = s[1][v][W - 1];

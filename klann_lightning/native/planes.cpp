@@ -10,8 +10,8 @@
 // forward.hpp, svf.hpp and simd.hpp what happens to a chunk. C interface, no library but libm and OpenMP.
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
+#include <vector>
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -45,32 +45,24 @@ struct Header {
     double input_scale, output_scale;
 };
 
-template <class S>
-void raw_controls(const Header& h, const S* parameters, int filter, double* raw) {
-    raw[0] = parameters[h.bank[0] + filter];
-    raw[1] = parameters[h.bank[1] + filter];
-    for (int i = 0; i < 3; ++i) raw[2 + i] = parameters[h.bank[2] + 3 * filter + i];
-}
-
+// The model with its filters' coefficients and their derivatives in the controls.
 template <class S>
 struct Prepared {
-    Filter<S>* bank;
+    std::vector<Filter<S>> bank;
+    std::vector<Dual> entries;  // [filters][ENTRIES]
     Model<S> model;
 
-    Prepared(const Header& h, const Operation* operations, const int32_t* inputs, const S* parameters) {
-        bank = static_cast<Filter<S>*>(std::aligned_alloc(64, sizeof(Filter<S>) * h.filters));
+    Prepared(const Header& h, const Operation* operations, const int32_t* inputs, const S* parameters)
+        : bank(h.filters), entries(h.filters * ENTRIES) {
         for (int f = 0; f < h.filters; ++f) {
-            double raw[CONTROLS], values[ENTRIES];
-            Dual entries[ENTRIES];
-            raw_controls(h, parameters, f, raw);
-            state_space(raw, entries);
-            for (int e = 0; e < ENTRIES; ++e) values[e] = entries[e].value;
-            bank[f].set(values);
+            const S* mix = parameters + h.bank[2] + 3 * f;
+            const double raw[CONTROLS] = {parameters[h.bank[0] + f], parameters[h.bank[1] + f], mix[0], mix[1], mix[2]};
+            state_space(raw, &entries[f * ENTRIES]);
+            bank[f].set(&entries[f * ENTRIES]);
         }
         model = {operations, inputs, h.count, h.planes, h.widest, h.filters, h.parameters, parameters,
-                 bank, S(h.input_scale), S(h.output_scale)};
+                 bank.data(), S(h.input_scale), S(h.output_scale)};
     }
-    ~Prepared() { std::free(bank); }
     Prepared(const Prepared&) = delete;
 };
 
@@ -85,7 +77,7 @@ void forward(const Header& h, const Operation* operations, const int32_t* inputs
     {
         const Flushed flushed;
         Work<S> work(prepared.model, false);
-        double* state = static_cast<double*>(std::malloc(sizeof(double) * states));
+        std::vector<double> state(states);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t row = 0; row < h.rows; ++row) {
             for (int i = 0; i < states; ++i) state[i] = before[row * states + i];
@@ -94,13 +86,12 @@ void forward(const Header& h, const Operation* operations, const int32_t* inputs
                 const int samples = left < CHUNK ? int(left) : CHUNK;
                 if (marks)
                     for (int i = 0; i < states; ++i) marks[(row * chunks + chunk) * states + i] = S(state[i]);
-                forward_chunk(prepared.model, x + row * h.samples + at, samples, state, work);
+                forward_chunk(prepared.model, x + row * h.samples + at, samples, state.data(), work);
                 const S* from = reinterpret_cast<const S*>(work.value + output);
                 for (int t = 0; t < samples; ++t) y[row * h.samples + at + t] = from[t] * prepared.model.output_scale;
             }
             for (int i = 0; i < states; ++i) after[row * states + i] = S(state[i]);
         }
-        std::free(state);
     }
 }
 
@@ -113,12 +104,12 @@ void backward(const Header& h, const Operation* operations, const int32_t* input
     const Prepared<S> prepared(h, operations, inputs, parameters);
     const int64_t chunks = (h.samples + CHUNK - 1) / CHUNK, states = 2 * h.filters;
     const int64_t sums = h.parameters + ENTRIES * h.filters;
-    double* totals = static_cast<double*>(std::calloc(h.rows * sums, sizeof(double)));
+    std::vector<double> totals(h.rows * sums);
 #pragma omp parallel num_threads(h.threads) if (h.rows > 1 && h.threads > 1)
     {
         const Flushed flushed;
         Work<S> work(prepared.model, true);
-        double *state = static_cast<double*>(std::malloc(2 * sizeof(double) * states)), *adjoint = state + states;
+        std::vector<double> state(states), adjoint(states);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t row = 0; row < h.rows; ++row) {
             std::memset(static_cast<void*>(work.sums), 0, sizeof(Vec<S>) * sums);
@@ -127,9 +118,9 @@ void backward(const Header& h, const Operation* operations, const int32_t* input
                 const int64_t at = row * h.samples + chunk * CHUNK, left = h.samples - chunk * CHUNK;
                 const int samples = left < CHUNK ? int(left) : CHUNK;
                 for (int i = 0; i < states; ++i) state[i] = marks[(row * chunks + chunk) * states + i];
-                forward_chunk(prepared.model, x + at, samples, state, work);
-                backward_chunk(prepared.model, y_grad + at, samples, adjoint, input_grad ? input_grad + at : nullptr,
-                               work);
+                forward_chunk(prepared.model, x + at, samples, state.data(), work);
+                backward_chunk(prepared.model, y_grad + at, samples, adjoint.data(),
+                               input_grad ? input_grad + at : nullptr, work);
                 if (chunk % SPAN == 0) {
                     for (int64_t i = 0; i < sums; ++i) totals[row * sums + i] += sum<S>(work.sums[i]);
                     std::memset(static_cast<void*>(work.sums), 0, sizeof(Vec<S>) * sums);
@@ -137,24 +128,19 @@ void backward(const Header& h, const Operation* operations, const int32_t* input
             }
             for (int i = 0; i < states; ++i) before_grad[row * states + i] = S(adjoint[i]);
         }
-        std::free(state);
     }
     for (int64_t row = 1; row < h.rows; ++row)
         for (int64_t i = 0; i < sums; ++i) totals[i] += totals[row * sums + i];
     for (int64_t i = 0; i < h.parameters; ++i) parameter_grad[i] = S(totals[i]);
     for (int f = 0; f < h.filters; ++f) {
-        double raw[CONTROLS], slope[CONTROLS] = {};
-        Dual entries[ENTRIES];
-        raw_controls(h, parameters, f, raw);
-        state_space(raw, entries);
+        double slope[CONTROLS] = {};
         for (int e = 0; e < ENTRIES; ++e)
             for (int i = 0; i < CONTROLS; ++i)
-                slope[i] += totals[h.parameters + ENTRIES * f + e] * entries[e].slope[i];
+                slope[i] += totals[h.parameters + ENTRIES * f + e] * prepared.entries[f * ENTRIES + e].slope[i];
         parameter_grad[h.bank[0] + f] = S(slope[0]);
         parameter_grad[h.bank[1] + f] = S(slope[1]);
         for (int i = 0; i < 3; ++i) parameter_grad[h.bank[2] + 3 * f + i] = S(slope[2 + i]);
     }
-    std::free(totals);
 }
 
 }  // namespace

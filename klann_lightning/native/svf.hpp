@@ -85,8 +85,8 @@ struct Filter {
     alignas(64) S ahead[2][2 * W]; // W zeros, then A^n B
     alignas(64) S behind[2][2 * W];  // (A^T)^n C backwards, then W zeros
 
-    void set(const double* entries) {
-        std::memcpy(space, entries, sizeof space);
+    void set(const Dual* entries) {
+        for (int e = 0; e < ENTRIES; ++e) space[e] = entries[e].value;
         const double *a = space, *b = space + 4, *c = space + 6;
         double p[4] = {1, 0, 0, 1};
         std::memset(ahead, 0, sizeof ahead);
@@ -104,5 +104,21 @@ struct Filter {
         std::memcpy(leap, p, sizeof leap);
     }
 };
+
+// What TILE vectors of samples alone do to a filter's two states, before each sample of their own vector
+// (table `ahead`, delay 1: a state knows of the samples before), or to its adjoint's after (`behind`, 0).
+template <class S>
+inline void responses(const S (&table)[2][2 * Simd<S>::WIDTH], const S* samples, int delay, Vec<S> (&sum)[2][TILE]) {
+    constexpr int W = Simd<S>::WIDTH;
+    for (int k = 1; k < W; ++k) {
+        const Vec<S> t0 = load<S>(table[0] + W - k), t1 = load<S>(table[1] + W - k);
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE; ++v) {
+            const S x = samples[v * W + k - delay];
+            sum[0][v] += t0 * x;
+            sum[1][v] += t1 * x;
+        }
+    }
+}
 
 }  // namespace
