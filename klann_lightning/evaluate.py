@@ -37,6 +37,9 @@ class Fir(AudioModel):
         """One tensor [B, taps - 1]: the samples before."""
         return (self.taps.new_zeros(batch, len(self.taps) - 1),)
 
+    def multiply_adds(self) -> int:
+        return len(self.taps)
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         joined = torch.cat([state[0], x], -1)
         y = functional.conv1d(joined[:, None], self.taps.flip(0)[None, None])[:, 0]

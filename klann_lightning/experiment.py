@@ -8,6 +8,7 @@ import warnings
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -66,6 +67,7 @@ class Experiment(LightningCLI):
         quiet()
         after_torch()
         self.switch = StageSwitch()
+        self.media = StageMedia()
         super().__init__(
             EffectModule,
             PairedDataModule,
@@ -74,7 +76,7 @@ class Experiment(LightningCLI):
             parser_class=Parser,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [self.switch, StageMedia(), PredictionWriter()],
+                "callbacks": [self.switch, self.media, PredictionWriter()],
                 "use_distributed_sampler": False,  # the feeds share out the recordings themselves
                 "enable_model_summary": False,
                 "max_epochs": -1,  # the stages say when to end
@@ -86,6 +88,13 @@ class Experiment(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="experiment", help="name of the run's folder")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds all runs")
+        parser.add_argument(
+            "--scored",
+            type=Literal["test", "val"],
+            default="test",
+            help="recordings of fit's final table; searches look at val alone",
+        )
+        parser.add_argument("--media", type=bool, default=True, help="figures and audio at every stage's end")
         parser.link_arguments("data.sample_rate", "model.model.init_args.sample_rate")
 
     def before_instantiate_classes(self) -> None:
@@ -93,6 +102,8 @@ class Experiment(LightningCLI):
         trainer = config.trainer
         if self.subcommand != "fit":
             trainer.logger = False
+        if not config.media:
+            self.trainer_defaults["callbacks"].remove(self.media)
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(_run_folder(config))
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
@@ -112,28 +123,31 @@ class Experiment(LightningCLI):
         self.datamodule.setup("fit")
 
     def after_fit(self) -> None:
-        """Score the best of every stage on the test files, and print it beside what needs no model."""
+        """Score the best of every stage on whole files, and print it beside what needs no model."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.trainer.test(self.model, self.datamodule, verbose=False)
+        config = self.config[self.subcommand]
+        if config.scored == "test":
+            self.trainer.test(self.model, self.datamodule, verbose=False)
         if not self.trainer.is_global_zero:
             return
-        text, rows = self._scores()
+        text, rows = self._scores(config.scored)
         folder = Path(self.trainer.default_root_dir)
         (folder / "scores.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
-        heard = ", ".join(f"{name}/" for name in self.switch.finished)
-        print(f"\n{text}\n\nrun: {folder}\nfigures and audio there: {heard}")
+        print(f"\n{text}\n\nrun: {folder}")
+        if config.media:
+            print("figures and audio there:", ", ".join(f"{name}/" for name in self.switch.finished))
 
-    def _scores(self) -> tuple[str, list[Row]]:
-        self.datamodule.setup("test")
-        batches = self.datamodule.whole_files("test")
+    def _scores(self, split: str) -> tuple[str, list[Row]]:
+        self.datamodule.setup("test" if split == "test" else "validate")
+        batches = self.datamodule.whole_files(split)
         resolutions = self.model.resolutions
         rows = baselines(batches, resolutions)
         module = self.model.cpu()
         for name, weights in self.switch.finished.items():
             module.load_state_dict(weights)
             rows.append(row(name, score(module.model, batches, resolutions)))
-        title = f"{', '.join(self.datamodule.devices)}, test"
+        title = f"{', '.join(self.datamodule.devices)}, {split}"
         return table(title, rows), rows
 
 

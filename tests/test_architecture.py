@@ -33,6 +33,7 @@ ORDER = [
     "training.module",
     "training.stages",
     "training.media",
+    "training.progress",
     "evaluate",
     "experiment",
     "measuring",

@@ -168,6 +168,20 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
     assert experiment.trainer.default_root_dir == str(run)
 
 
+def test_a_run_can_be_scored_on_val_and_leave_no_media(tiny_root, tmp_path, capsys):
+    """As a search does, which must not look at the test recordings."""
+    more = ("--scored=val", "--media=false", f"--trainer.logger={CSV_LOGGER}")
+    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", more=more)
+    (run,) = (tmp_path / "la2a").iterdir()
+    assert not [path for path in run.iterdir() if path.is_dir()]
+    assert "test/" not in (run / "metrics.csv").read_text()
+    assert "tiny, val" in capsys.readouterr().out
+    scores = json.loads((run / "scores.json").read_text())
+    experiment.datamodule.setup("validate")
+    again = score(experiment.model.model, experiment.datamodule.whole_files("val"), StftResolutions())
+    assert scores[-1]["esr_db"] == pytest.approx(again["esr_db"], abs=1e-4)
+
+
 def test_wandb_is_logged_offline(tiny_root, tmp_path):
     """In a process of its own: W&B starts one, and sets environment variables."""
     stages = "[{name: time, weights: {esr: 1.0}, epochs: 1}]"

@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import error_db
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from klann_lightning.dsp.filtering import filter_scan, filter_streaming
 from klann_lightning.dsp.svf import cutoff_hz
 from klann_lightning.errors import ConfigError
-from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann, Pointwise
 
 SMALL, LARGE = {"hidden": [3, 4, 5], "lift_dim": 5}, {"hidden": [5, 10, 15], "lift_dim": 15}
 SYSTEMS = [
@@ -41,6 +42,34 @@ def randomised(model, seed=0):
 @systems
 def test_has_the_papers_size(system, parameters):
     assert sum(part.numel() for part in system().parameters()) == parameters
+
+
+# Lift, gates of both ways, filters (9 each), way down, maps between the filters, counted by hand.
+COSTS = [
+    (SYSTEMS[0], 95 + 2 * 12 + 5 * 9 + 117),
+    (SYSTEMS[1], 95 + 2 * 12 + 5 * 9 + 117 + 4 * (20 + 5 + 5)),
+    (SYSTEMS[2], 635 + 2 * 30 + 15 * 9 + 855),
+    (SYSTEMS[3], 635 + 2 * 30 + 15 * 9 + 855 + 14 * (60 + 15 + 15)),
+]
+
+
+@pytest.mark.parametrize(("system", "cost"), [(part.values[0], cost) for part, cost in COSTS])
+def test_multiply_adds_by_hand(system, cost):
+    assert system().multiply_adds() == cost
+
+
+@systems
+def test_multiply_adds_of_the_networks_agree_with_torchs_counter(system, parameters):
+    model = system(sections=2)
+    model.fused = False
+    samples = 7
+    with FlopCounterMode(display=False) as counter:
+        lifted = model.lift(noise(1, 1, samples))
+        model.down(model.linear(lifted, lambda u, filters: u))
+    matrices = counter.get_total_flops() / 2 / samples
+    gates = sum(part.out_features // 2 for part in model.modules() if isinstance(part, torch.nn.Linear))
+    gates -= sum(part.last.out_features // 2 for part in model.modules() if isinstance(part, Pointwise))
+    assert model.multiply_adds() == matrices + gates + 9 * 2 * model.bank.cutoff.shape[0]
 
 
 @systems

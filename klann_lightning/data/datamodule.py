@@ -137,6 +137,8 @@ class PairedDataModule(pl.LightningDataModule):
         pairs = self.pairs["train"]
         rank, world = self._place()
         sampler = FeedSampler(self.feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
+        if self.trainer:  # a resumed training asks for its first batches before it sets the epoch
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return self._loader(pairs, sampler, hold=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -42,6 +42,10 @@ class AudioModel(nn.Module, ABC):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Go on from `state`: x [B, T] of any T -> (y [B, T], state after)."""
 
+    def multiply_adds(self) -> int:
+        """Multiply-adds per sample of the streaming form, `step`; activation functions are not among them."""
+        raise ConfigError(f"{type(self).__name__} does not say what a sample costs: give it multiply_adds")
+
     def forward(self, x: Tensor) -> Tensor:
         """From the initial state, exactly: [B, T] -> [B, T]."""
         return self.step(x, self.init_state(len(x)))[0]

@@ -24,6 +24,9 @@ from klann_lightning.native.calls import callable_with
 from klann_lightning.native.planes import CompiledProgram, Program, compiled
 
 Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
+# A biquad as a two-state machine: bp = d s1 + dg (x - s2), lp = s2 + g bp, hp = x - 2R bp - lp, three gains,
+# s1 <- 2 bp - s1, s2 <- 2 lp - s2.
+SVF_MULTIPLY_ADDS = 9
 
 
 class Pointwise(nn.Module):
@@ -42,6 +45,12 @@ class Pointwise(nn.Module):
         for layer in self.gated:
             x = functional.glu(_affine(layer, x), dim=1)
         return _affine(self.last, x)
+
+    def multiply_adds(self) -> int:
+        """One a weight and one a gate; the biases are what the sums start from."""
+        layers = [part for part in self.modules() if isinstance(part, nn.Linear)]
+        gates = sum(layer.out_features // 2 for layer in layers if layer is not self.last)
+        return gates + sum(layer.weight.numel() for layer in layers)
 
     def write(self, program: Program, planes: Sequence[int]) -> list[int]:
         """The same as operations of a program, from these planes on."""
@@ -152,6 +161,12 @@ class Klann(AudioModel):
     @abstractmethod
     def linear(self, u: Tensor, run: Run) -> Tensor:
         """Lifted channels u [B, D, T] through the filters, run from the first on -> [B, D, T]."""
+
+    def multiply_adds(self) -> int:
+        """Of every pointwise network and every biquad."""
+        networks = [part for part in self.modules() if isinstance(part, Pointwise)]
+        biquads = self.bank.cutoff.numel()
+        return sum(network.multiply_adds() for network in networks) + SVF_MULTIPLY_ADDS * biquads
 
     @abstractmethod
     def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:

@@ -80,7 +80,16 @@ class EffectModule(pl.LightningModule):
         if self.normalise:
             self.model.set_levels(input_level, output_level)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["readers"] = self._readers
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A training goes on where its readers stood."""
+        self._readers = checkpoint.get("readers")
+
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if self._readers is not None and len(self._readers[0]) != len(batch["input"]):
+            self._readers = None  # of a checkpoint that was trained with another number of them
         self._before = self._readers  # an optimizer with a closure takes the same step several times
 
     def training_step(self, batch: dict[str, Any]) -> Tensor:
