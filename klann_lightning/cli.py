@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Literal
@@ -116,7 +116,44 @@ def bench(
         markdown.write_text(between_markers(markdown, as_markdown(report)), encoding="utf-8")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"simulate": simulate, "process": process, "bench": bench}
+def sweep(
+    *fit_options: str,
+    study: Path,
+    trials: int | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    name: str | None = None,
+    best: int = 0,
+) -> None:
+    """Search an experiment's settings by an Optuna study; the same command goes on with it.
+
+    Every option that is not named here is one of fit's: `--config sweeps/la2a.yaml --data.root recordings`.
+
+    Args:
+        fit_options: the experiment, as fit takes it.
+        study: file that says what is searched and what for, see sweeps/search/.
+        trials: of the whole study, finished ones included; else the study file says how many.
+        minutes: after which no trial is begun.
+        workers: processes on this machine, each training one trial at a time, on a GPU of its own if there are any.
+        storage: sqlite:///FILE, journal://FILE, postgresql://..., mysql://... or grpc://HOST:PORT; any number
+            of sweeps on any machines join in one study. A file in the study's folder without it.
+        name: of the study; <experiment>-<study file> without it. Its folder is <runs>/<name>.
+        best: so many of the best are trained anew on the full recipe and scored on the test recordings.
+    """
+    before_torch()
+    _wandb_offline()
+    from klann_lightning.sweep.command import run
+
+    run(study, fit_options, trials, minutes, workers, storage, name, best)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "sweep": sweep,
+    "simulate": simulate,
+    "process": process,
+    "bench": bench,
+}
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",
     "validate": "Score a checkpoint on the val recordings.",
@@ -138,9 +175,7 @@ def main(args: Sequence[str] | None = None) -> object:
         _run_function(words[0], words[1:])
     elif words[0] in TRAINER_COMMANDS:
         before_torch()
-        # No account and no network unless the user asks for them.
-        for name, value in (("MODE", "offline"), ("SILENT", "true"), ("ERROR_REPORTING", "false")):
-            os.environ.setdefault(f"WANDB_{name}", value)
+        _wandb_offline()
         from klann_lightning.experiment import Experiment
 
         return Experiment(words)
@@ -165,6 +200,11 @@ def _run_function(name: str, words: Sequence[str]) -> None:
 
     function = COMMANDS[name]
     parser = Parser(prog=f"klann_lightning {name}", description=function.__doc__)
+    if function is sweep:
+        parser.add_function_arguments(function, as_positional=False)
+        own, others = _divide(words, signature(function).parameters)
+        function(*others, **parser.parse_args(own).as_dict())
+        return
     parser.add_function_arguments(function, as_positional=True)
     several = [part for part in signature(function).parameters.values() if part.kind is part.VAR_POSITIONAL]
     for part in several:  # *args, which jsonargparse leaves out
@@ -172,6 +212,28 @@ def _run_function(name: str, words: Sequence[str]) -> None:
     values = parser.parse_args(words).as_dict()
     unnamed = [value for part in several for value in values.pop(part.name)]
     function(*unnamed, **values)
+
+
+def _divide(words: Sequence[str], names: Container[str]) -> tuple[list[str], list[str]]:
+    """The words of a command's own options, and all others."""
+    own: list[str] = []
+    others: list[str] = []
+    into = others
+    for word in words:
+        option = word.startswith("-")
+        if option:
+            name = word.lstrip("-").partition("=")[0]
+            into = own if name in names or name in ("h", "help") else others
+        into.append(word)
+        if not option or "=" in word:
+            into = others
+    return own, others
+
+
+def _wandb_offline() -> None:
+    """No account and no network unless the user asks for them."""
+    for name, value in (("MODE", "offline"), ("SILENT", "true"), ("ERROR_REPORTING", "false")):
+        os.environ.setdefault(f"WANDB_{name}", value)
 
 
 def _overview() -> str:

@@ -1,20 +1,24 @@
 """fit, validate, test and predict: LightningCLI with a folder for every run and a table at its end."""
 
+import io
 import json
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from klann_lightning.data.datamodule import PairedDataModule
-from klann_lightning.errors import OneLineErrors
+from klann_lightning.errors import ConfigError, OneLineErrors
 from klann_lightning.evaluate import Row, baselines, row, score, table
 from klann_lightning.native.host import after_torch
 from klann_lightning.training.media import PredictionWriter, StageMedia
@@ -149,6 +153,19 @@ class Experiment(LightningCLI):
             rows.append(row(name, score(module.model, batches, resolutions)))
         title = f"{', '.join(self.datamodule.devices)}, {split}"
         return table(title, rows), rows
+
+
+def resolve(words: Sequence[str]) -> dict[str, Any]:
+    """The complete configuration that `fit` would have from these words of a command line; or ConfigError."""
+    printed, refused = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(refused):
+            Experiment(["fit", *words, "--print_config"])
+    except SystemExit as done:
+        if done.code:
+            raise ConfigError(refused.getvalue().strip().removeprefix("error: ")) from done
+    config: dict[str, Any] = yaml.safe_load(printed.getvalue())
+    return config
 
 
 def _run_folder(config: Namespace) -> Path:

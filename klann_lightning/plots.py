@@ -137,6 +137,41 @@ def response_figure(
     return figure
 
 
+def front_figure(
+    places: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    named: dict[str, tuple[float, float]],
+    size_label: str,
+    error_label: str,
+    title: str = "",
+) -> Figure:
+    """Error against size, each place (size, error): all models, those on the front, and some with their names."""
+    figure = Figure((8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, parse_math=False)
+    axes.scatter(*zip(*places, strict=True), s=16, color="0.7", label="trials")
+    axes.step(
+        *zip(*front, strict=True), where="post", color=COLORS["Target"], marker="o", markersize=5, label="front"
+    )
+    for place, (name, (size, error)) in enumerate(named.items()):
+        label = "given" if place == 0 else None
+        axes.scatter([size], [error], s=70, marker="D", color=COLORS["Output"], zorder=3, label=label)
+        axes.annotate(
+            name.replace("_", " "),
+            (size, error),
+            xytext=(7, 7),
+            textcoords="offset points",
+            parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(size_label)
+    axes.set_ylabel(error_label)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    return figure
+
+
 def _check_pair(target: Signal, output: Signal) -> None:
     if target.ndim != 1 or target.shape != output.shape or target.size == 0:
         raise ValueError(f"target {target.shape} and output {output.shape} must be [T], alike, not empty.")

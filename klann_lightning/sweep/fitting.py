@@ -1,0 +1,112 @@
+"""One training of a trial: `fit` in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from klann_lightning.training.progress import PARENT, PROGRESS
+
+LOG = "fit.log"  # what the process prints, in the folder of its run
+SCORES = "scores.json"
+STOP_SECONDS = 20.0  # that a process has to end when it is told to
+
+# What a trial's fit has besides the experiment: no test recordings, no pictures, nothing that W&B logs twice.
+TRIAL_CONFIG: dict[str, Any] = {
+    "scored": "val",
+    "media": False,
+    "trainer.enable_progress_bar": False,
+    "trainer.logger": [
+        {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"save_dir": "", "name": "", "version": ""},
+        }
+    ],
+}
+PROGRESS_LOG = {"class_path": "klann_lightning.training.progress.ProgressLog"}
+
+
+def command(config: Path, folder: Path, seed: int, checkpoint: Path | None) -> list[str]:
+    """What a shell would have to run for the same training."""
+    words = [sys.executable, "-m", "klann_lightning", "fit", f"--config={config}"]
+    words += [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
+    return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """As YAML, for `fit --config`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """What the last stage's best weights score on the val recordings."""
+    last = json.loads((folder / SCORES).read_text(encoding="utf-8"))[-1]
+    return {"val/esr_db": last["esr_db"], "val/mr_stft": last["mr_stft"]}
+
+
+class Fit:
+    """A running fit: its progress line by line, and why it ended."""
+
+    def __init__(self, words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._read = 0  # bytes of the progress that were handed out
+        # A cluster's variables describe the worker's own job; a trial is one process of it. In a session
+        # of its own, so that a Ctrl-C reaches the search alone, which then ends its trainings in order.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        with (folder / LOG).open("ab") as log:
+            log.write((" ".join(words) + "\n").encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**inherited, **environment, PARENT: str(os.getpid())},
+                start_new_session=True,
+            )
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def progress(self) -> list[dict[str, Any]]:
+        """The validations since the last call, whole lines only."""
+        path = self.folder / PROGRESS
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(self._read)
+            fresh = file.read()
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def stop(self) -> None:
+        """End it, gently if it listens."""
+        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, None)):
+            if self.running():
+                self.process.send_signal(number)
+                try:
+                    self.process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
+
+    def failure(self) -> str | None:
+        """Why it has not come to its end, in one line, or None."""
+        code = self.process.returncode
+        if code < 0:
+            name = signal.Signals(-code).name
+            memory = ", as where memory runs out" if name == "SIGKILL" else ""
+            return f"its process was ended by {name}{memory}"
+        if code == 0 and (self.folder / SCORES).is_file():
+            return None
+        text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1].removeprefix("error: ") if code else "it ended without scores"

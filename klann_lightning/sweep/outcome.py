@@ -1,0 +1,129 @@
+"""What a study has found: leaderboard, Pareto front, importances; as rows, files and a terminal table."""
+
+import csv
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from klann_lightning.sweep.ledger import REASON, START, counted, slots
+from klann_lightning.sweep.study import SCORES, SIZES
+
+Row = dict[str, Any]
+SHOWN = 12  # rows of the terminal's table
+
+
+def leaderboard(study: optuna.Study) -> list[Row]:
+    """A row for every trial that was asked for: finished ones by the first objective, then the others."""
+    front = {trial.number for trial in front_of(study)}
+    rows = []
+    for slot, trial in zip(_slots(study), _counted(study), strict=True):
+        seconds = trial.duration.total_seconds() if trial.duration else None
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state.name,
+                "front": trial.number in front,
+                "start": trial.user_attrs.get(START, ""),
+                **{name: trial.user_attrs.get(name) for name in (*SCORES, *SIZES)},
+                "seconds": None if seconds is None else round(seconds, 1),
+                "retries": len(slot) - 1,
+                "reason": trial.user_attrs.get(REASON, ""),
+                **trial.params,
+            }
+        )
+    first = {trial.number: (trial.values or [float("inf")])[0] for trial in _counted(study)}
+    order = [TrialState.COMPLETE.name, TrialState.PRUNED.name]
+    return sorted(
+        rows,
+        key=lambda row: (
+            order.index(row["state"]) if row["state"] in order else len(order),
+            first[row["trial"]],
+        ),
+    )
+
+
+def front_of(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that no other beats in every objective, best in the first one first."""
+    numbers = {trial.number for trial in _counted(study)}
+    if not any(trial.state == TrialState.COMPLETE for trial in _counted(study)):
+        return []
+    best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+    return sorted((trial for trial in best if trial.number in numbers), key=lambda trial: trial.values[0])
+
+
+def best_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The best in the first objective, of several objectives out of the front."""
+    if len(study.directions) > 1:
+        return front_of(study)[:count]
+    complete = [trial for trial in _counted(study) if trial.state == TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: trial.values[0])[:count]
+
+
+def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For each objective, how much of its variation each parameter explains; empty where too few trials say."""
+    found = {}
+    for place, name in enumerate(names):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that few trials say little
+                found[name] = optuna.importance.get_param_importances(
+                    study, target=lambda trial, place=place: trial.values[place]
+                )
+        except (ValueError, RuntimeError):  # too few trials, or all alike
+            found[name] = {}
+    return found
+
+
+def write_files(study: optuna.Study, names: Sequence[str], folder: Path) -> list[Path]:
+    """leaderboard.csv, importances.csv, and front/ with each front trial's configuration for `fit --config`."""
+    rows = leaderboard(study)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    _write_csv(folder / "leaderboard.csv", columns, [[row.get(name) for name in columns] for row in rows])
+    found = importances(study, names)
+    shares = [[name, key, share] for name, parts in found.items() for key, share in parts.items()]
+    _write_csv(folder / "importances.csv", ["objective", "parameter", "importance"], shares)
+    front = folder / "front"
+    shutil.rmtree(front, ignore_errors=True)
+    front.mkdir(parents=True)
+    for trial in front_of(study):
+        config = folder / "trials" / f"{trial.number:04d}" / "experiment.yaml"
+        if config.is_file():  # not on the disk of another machine that shares the storage alone
+            shutil.copyfile(config, front / f"trial-{trial.number:04d}.yaml")
+    return [folder / "leaderboard.csv", folder / "importances.csv", front]
+
+
+def table(study: optuna.Study) -> str:
+    """The head of the leaderboard as text, or all of the front."""
+    rows = leaderboard(study)
+    complete = [row for row in rows if row["state"] == TrialState.COMPLETE.name]
+    shown = [row for row in complete if row["front"] or row["start"]] if len(study.directions) > 1 else complete
+    lines = [f"{'trial':<32}{'val ESR dB':>12}{'val MR-STFT':>13}{'cost':>8}{'parameters':>12}{'s':>6}"]
+    for row in shown[: max(SHOWN, 0) if len(study.directions) == 1 else None]:
+        mark = "*" if row["front"] else " "
+        name = f"{mark} {row['trial']:>4} {row['start']}"
+        lines.append(
+            f"{name:<32}{row['val/esr_db']:>12.2f}{row['val/mr_stft']:>13.3f}"
+            f"{row['cost']:>8}{row['parameters']:>12}{row['seconds']:>6.0f}"
+        )
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(state)} {state.lower()}" for state in dict.fromkeys(states))
+    return "\n".join([*lines, "", f"{counts or 'no trial yet'}; * on the front"])
+
+
+def _counted(study: optuna.Study) -> list[FrozenTrial]:
+    return counted(study.get_trials(deepcopy=False))
+
+
+def _slots(study: optuna.Study) -> list[list[FrozenTrial]]:
+    return slots(study.get_trials(deepcopy=False))
+
+
+def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])

@@ -1,0 +1,96 @@
+"""Where a study lives: a URL opened as one of Optuna's storages, and how its outages look."""
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from klann_lightning.errors import ConfigError
+
+FORMS = (
+    "sqlite:///FILE, journal://FILE, postgresql://USER:PASSWORD@HOST/DATABASE, "
+    "mysql://USER:PASSWORD@HOST/DATABASE, grpc://HOST:PORT"
+)
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those that we name in the extras
+OPENING_SECONDS = 10.0  # a server that is not there for so long at the start is an error
+
+Result = TypeVar("Result")
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage of a URL; its tables or its file are made where they are missing."""
+    kind, separator, rest = url.partition("://")
+    if not separator or not rest.strip("/"):
+        raise ConfigError(f"--storage {url}: not a storage. There are {FORMS}.")
+    try:
+        if kind == "journal":
+            Path(rest).parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(rest))
+        if kind == "grpc":
+            return _open_proxy(rest)
+        if kind == "sqlite":
+            Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+        return _open_tables(DRIVERS.get(kind, kind) + separator + rest)
+    except ModuleNotFoundError as error:
+        extra = {"psycopg": "postgres", "pymysql": "mysql", "grpc": "grpc"}.get(str(error.name))
+        cure = f"pip install 'klann_lightning[{extra}]'" if extra else f"Install {error.name}"
+        raise ConfigError(f"--storage {redacted(url)} needs {error.name}: {cure}.") from error
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigError(f"--storage {redacted(url)}: {error}. There are {FORMS}.") from error
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+        reason = " ".join(str(error.__cause__ or error).split("\n")[0].split())
+        raise ConfigError(f"--storage {redacted(url)} cannot be opened: {reason}") from error
+
+
+def redacted(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the storage itself has failed, as a server does that is being restarted."""
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return isinstance(error, StorageInternalError | SQLAlchemyError | OSError) or "grpc.RpcError" in names
+
+
+def _open_tables(url: str) -> BaseStorage:
+    options: dict[str, object] = {"pool_pre_ping": True}  # a connection that a restart has cut is replaced
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": 60}  # while others write
+    # Two that make the tables at once get in each other's way, and the second one's next try finds them.
+    return get_storage(_again(lambda: RDBStorage(url, engine_kwargs=options)))  # which reads a trial's end once
+
+
+def _open_proxy(place: str) -> GrpcStorageProxy:
+    host, _, port = place.partition(":")
+    if not port.isdigit():
+        raise ConfigError(f"--storage grpc://{place}: give host and port, as in grpc://localhost:13000")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=OPENING_SECONDS)
+    except Exception as error:  # grpc's own kind
+        raise ConfigError(f"--storage grpc://{place} does not answer") from error
+    return proxy
+
+
+def _again(action: Callable[[], Result]) -> Result:
+    end = time.monotonic() + OPENING_SECONDS
+    while True:
+        try:
+            return action()
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if isinstance(error, ArgumentError | NoSuchModuleError) or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
