@@ -135,7 +135,7 @@ def sweep(
         study: file that says what is searched and what for, see sweeps/search/.
         trials: of the whole study, finished ones included; else the study file says how many.
         minutes: after which no trial is begun.
-        workers: processes on this machine, each training one trial at a time, on a GPU of its own if there are any.
+        workers: processes here, each training one trial at a time, on a GPU of its own where there are any.
         storage: sqlite:///FILE, journal://FILE, postgresql://..., mysql://... or grpc://HOST:PORT; any number
             of sweeps on any machines join in one study. A file in the study's folder without it.
         name: of the study; <experiment>-<study file> without it. Its folder is <runs>/<name>.

@@ -1,11 +1,13 @@
 """Shared by the tests: error in dB, filters to try, a tiny device, the real recordings if they are there."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from servers import Postgres, postgres_programs
 from torch import Tensor
 
 from klann_lightning.data.audio import write_audio
@@ -27,6 +29,18 @@ def _can_compile() -> bool:
 
 
 needs_compiler = pytest.mark.skipif(not _can_compile(), reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; where KLANN_TEST_POSTGRES is set, as in CI, its absence is an error."""
+    programs = postgres_programs()
+    if programs is None and not os.environ.get("KLANN_TEST_POSTGRES"):
+        pytest.skip("no PostgreSQL server is installed (Debian package postgresql)")
+    assert programs is not None, "KLANN_TEST_POSTGRES is set, but initdb and pg_ctl are nowhere"
+    server = Postgres(programs)
+    yield server
+    server.remove()
 
 
 def error_db(result: Tensor, expected: Tensor) -> float:

@@ -47,7 +47,10 @@ ORDER = [
     "sweep.pruning",
     "sweep.records",
     "sweep.fitting",
+    "sweep.attempt",
     "sweep.worker",
+    "sweep.crew",
+    "sweep.preflight",
     "sweep.outcome",
     "sweep.page",
     "sweep.command",
@@ -61,7 +64,9 @@ DOORS = {
     "soundfile": ["data.audio"],
     "soxr": ["data.pairs"],
     "auraloss": ["losses"],
-    "wandb": [],
+    "wandb": ["sweep.records"],
+    "optuna": ["sweep."],
+    "plotly": ["sweep.page"],
     "lightning": ["data.datamodule", "training.", "experiment"],
     "torch": [
         "dsp.",
@@ -75,6 +80,7 @@ DOORS = {
         "experiment",
         "measuring",
         "benchmark",
+        "sweep.crew",
         "cli",
     ],
 }
@@ -135,7 +141,10 @@ def loaded_by(module: str, *libraries: str) -> str:
 
 
 def test_importing_the_command_line_loads_nothing_heavy():
-    assert loaded_by("klann_lightning.cli", "torch", "lightning", "wandb", "matplotlib", "scipy") == "[]"
+    assert (
+        loaded_by("klann_lightning.cli", "torch", "lightning", "wandb", "matplotlib", "scipy", "optuna")
+        == "[]"
+    )
 
 
 def test_importing_the_experiment_loads_no_logger_and_no_later_library():

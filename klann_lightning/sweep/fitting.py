@@ -14,7 +14,7 @@ import yaml
 from klann_lightning.training.progress import PARENT, PROGRESS
 
 LOG = "fit.log"  # what the process prints, in the folder of its run
-SCORES = "scores.json"
+SCORES_FILE = "scores.json"
 STOP_SECONDS = 20.0  # that a process has to end when it is told to
 
 # What a trial's fit has besides the experiment: no test recordings, no pictures, nothing that W&B logs twice.
@@ -32,7 +32,7 @@ TRIAL_CONFIG: dict[str, Any] = {
 PROGRESS_LOG = {"class_path": "klann_lightning.training.progress.ProgressLog"}
 
 
-def command(config: Path, folder: Path, seed: int, checkpoint: Path | None) -> list[str]:
+def fit_command(config: Path, folder: Path, seed: int, checkpoint: Path | None) -> list[str]:
     """What a shell would have to run for the same training."""
     words = [sys.executable, "-m", "klann_lightning", "fit", f"--config={config}"]
     words += [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
@@ -47,7 +47,7 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
 
 def read_scores(folder: Path) -> dict[str, float]:
     """What the last stage's best weights score on the val recordings."""
-    last = json.loads((folder / SCORES).read_text(encoding="utf-8"))[-1]
+    last = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))[-1]
     return {"val/esr_db": last["esr_db"], "val/mr_stft": last["mr_stft"]}
 
 
@@ -89,10 +89,10 @@ class Fit:
         return [json.loads(line) for line in whole.splitlines()]
 
     def stop(self) -> None:
-        """End it, gently if it listens."""
+        """End it and what it has started, gently if they listen."""
         for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, None)):
             if self.running():
-                self.process.send_signal(number)
+                os.killpg(self.process.pid, number)
                 try:
                     self.process.wait(patience)
                 except subprocess.TimeoutExpired:
@@ -105,7 +105,7 @@ class Fit:
             name = signal.Signals(-code).name
             memory = ", as where memory runs out" if name == "SIGKILL" else ""
             return f"its process was ended by {name}{memory}"
-        if code == 0 and (self.folder / SCORES).is_file():
+        if code == 0 and (self.folder / SCORES_FILE).is_file():
             return None
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]

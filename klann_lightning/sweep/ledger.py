@@ -133,14 +133,6 @@ class Ledger:
                 continue
         return None
 
-    def sign(self, number: int, sign: str) -> bool:
-        """Give a sign of life; False: the trial was given to somebody else."""
-        try:
-            self.storage.set_trial_user_attr(self.id_of(number), ALIVE, sign)
-        except UpdateFinishedTrialError:
-            return False
-        return True
-
     def put_back(self, number: int) -> None:
         """Let an own trial wait again, for whoever goes on with the study."""
         self.storage.set_trial_state_values(self.id_of(number), TrialState.WAITING)
@@ -164,14 +156,14 @@ class Ledger:
                 continue
         return failed
 
-    def close_surplus(self, budget: int | None) -> None:
-        """Fail what waits and will never be claimed: processes that started at once may both have asked."""
+    def close_surplus(self) -> None:
+        """Fail what waits in vain: asked for twice, or in place of a trial that was not lost after all."""
         trials = self.trials()
-        wanted = numbers(claimable(trials, budget))
+        wanted = [slot[-1].number for slot in slots(trials) if outcome(slot) is slot[-1]]
         for trial in trials:
             if trial.state == TrialState.WAITING and trial.number not in wanted:
                 trial_id = self.id_of(trial.number)
-                self.storage.set_trial_user_attr(trial_id, UNCOUNTED, "asked for twice, or not needed")
+                self.storage.set_trial_user_attr(trial_id, UNCOUNTED, "asked for twice")
                 self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 

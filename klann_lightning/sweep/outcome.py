@@ -65,22 +65,24 @@ def best_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
 
 
 def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """For each objective, how much of its variation each parameter explains; empty where too few trials say."""
+    """For each objective, how much of its variation each parameter explains; none of too few trials."""
     found = {}
     for place, name in enumerate(names):
+
+        def target(trial: FrozenTrial, place: int = place) -> float:
+            return float(trial.values[place])
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that few trials say little
-                found[name] = optuna.importance.get_param_importances(
-                    study, target=lambda trial, place=place: trial.values[place]
-                )
+                found[name] = optuna.importance.get_param_importances(study, target=target)
         except (ValueError, RuntimeError):  # too few trials, or all alike
             found[name] = {}
     return found
 
 
 def write_files(study: optuna.Study, names: Sequence[str], folder: Path) -> list[Path]:
-    """leaderboard.csv, importances.csv, and front/ with each front trial's configuration for `fit --config`."""
+    """leaderboard.csv, importances.csv, and front/ with configurations ready for `fit --config`."""
     rows = leaderboard(study)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     _write_csv(folder / "leaderboard.csv", columns, [[row.get(name) for name in columns] for row in rows])
@@ -101,9 +103,10 @@ def table(study: optuna.Study) -> str:
     """The head of the leaderboard as text, or all of the front."""
     rows = leaderboard(study)
     complete = [row for row in rows if row["state"] == TrialState.COMPLETE.name]
-    shown = [row for row in complete if row["front"] or row["start"]] if len(study.directions) > 1 else complete
+    several = len(study.directions) > 1
+    shown = [row for row in complete if row["front"] or row["start"]] if several else complete[:SHOWN]
     lines = [f"{'trial':<32}{'val ESR dB':>12}{'val MR-STFT':>13}{'cost':>8}{'parameters':>12}{'s':>6}"]
-    for row in shown[: max(SHOWN, 0) if len(study.directions) == 1 else None]:
+    for row in shown:
         mark = "*" if row["front"] else " "
         name = f"{mark} {row['trial']:>4} {row['start']}"
         lines.append(

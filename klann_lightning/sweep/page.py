@@ -19,7 +19,7 @@ from klann_lightning.sweep.outcome import Row, front_of, leaderboard
 from klann_lightning.sweep.study import SIZES
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
 td, th { padding: 2px 10px; text-align: right; white-space: nowrap } th { border-bottom: 1px solid #888 }
 tr.front td { font-weight: bold } tr.named td { background: #fdf3dc } p.note { color: #666 }
@@ -49,17 +49,20 @@ def write_page(study: optuna.Study, names: Sequence[str], path: Path) -> None:
 
 
 def write_front(study: optuna.Study, names: Sequence[str], path: Path) -> bool:
-    """The front of the first objective against the model's size as a PNG; False where size is no objective."""
+    """The front of the first objective against size as a PNG; False where size is no objective."""
     sizes = [name for name in names if name in SIZES]
     trials = _complete(study)
     if not sizes or names[0] in SIZES or not trials:
         return False
     front = front_of(study)
-    named = {str(trial.user_attrs[START]): _place(trial, sizes[0], names) for trial in trials if START in trial.user_attrs}
+
+    def place(trial: FrozenTrial) -> tuple[float, float]:
+        return trial.values[names.index(sizes[0])], trial.values[0]
+
     figure = front_figure(
-        [_place(trial, sizes[0], names) for trial in trials],
-        _staircase([_place(trial, sizes[0], names) for trial in front]),
-        named,
+        [place(trial) for trial in trials],
+        _staircase([place(trial) for trial in front]),
+        {trial.user_attrs[START]: place(trial) for trial in trials if START in trial.user_attrs},
         AXES[sizes[0]],
         AXES.get(names[0], names[0]),
         study.study_name,
@@ -74,10 +77,6 @@ AXES = {
     "val/esr_db": "val ESR in dB",
     "val/mr_stft": "val MR-STFT",
 }
-
-
-def _place(trial: FrozenTrial, size: str, names: Sequence[str]) -> tuple[float, float]:
-    return trial.values[names.index(size)], trial.values[0]
 
 
 def _staircase(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -97,13 +96,14 @@ def _complete(study: optuna.Study) -> list[FrozenTrial]:
 def _figures(study: optuna.Study, names: Sequence[str]) -> Iterator[tuple[str, str, go.Figure]]:
     """Heading, note and figure; those for which there are too few trials are left out."""
     if 2 <= len(names) <= 3:
-        yield from _drawn("Pareto front", "No other trial beats these in every objective.", lambda: _front(study, names))
+        note = "Red: no other trial is better in every objective. Diamonds: what the study was given."
+        yield from _drawn("Pareto front", note, lambda: _front(study, names))
+    parameters = _common(study)
     for place, name in enumerate(names):
         options: dict[str, Any] = {
             "target": lambda trial, place=place: trial.values[place],
             "target_name": name,
         }
-        parameters = _common(study)
         for heading, draw in (
             ("History", lambda options=options: charts.plot_optimization_history(study, **options)),
             ("Slices", lambda options=options: charts.plot_slice(study, **options)),

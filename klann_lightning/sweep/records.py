@@ -21,20 +21,20 @@ class Record:
             return
         import wandb
 
-        options = {
-            "project": PROJECT,
-            "group": study,
-            "name": name,
-            "id": f"{token}-{name}",
-            "job_type": kind,
-            "dir": str(folder),
-            "config": config,
-            "resume": "allow",
-            "reinit": "create_new",
-        }
         self._errors = (wandb.errors.Error, OSError)
         try:
-            self._run = wandb.init(**options, settings=wandb.Settings(silent=True, init_timeout=15))
+            self._run = wandb.init(
+                project=PROJECT,
+                group=study,
+                name=name,
+                id=f"{token}-{name}",
+                job_type=kind,
+                dir=str(folder),
+                config=config,
+                resume="allow",
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, init_timeout=15),
+            )
         except self._errors as error:
             log.warning("W&B does not record %s: %s", name, " ".join(str(error).split()))
 
@@ -42,7 +42,7 @@ class Record:
         """One more line of intermediate values."""
         self._safely(lambda: self._run.log(values))
 
-    def add_table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+    def add_table(self, name: str, columns: list[str | int], rows: list[list[Any]]) -> None:
         """A table of plain values."""
         if self._run is not None:
             import wandb
@@ -70,4 +70,3 @@ class Record:
         except self._errors as error:
             log.warning("W&B stops recording a run: %s", " ".join(str(error).split()))
             self._run = None
-

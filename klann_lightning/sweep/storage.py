@@ -1,18 +1,19 @@
-"""Where a study lives: a URL opened as one of Optuna's storages, and how its outages look."""
+"""Where a study lives: a URL opened as one of Optuna's storages, and patience while it is away."""
 
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from klann_lightning.errors import ConfigError
+from klann_lightning.errors import ConfigError, KlannError
 
 FORMS = (
     "sqlite:///FILE, journal://FILE, postgresql://USER:PASSWORD@HOST/DATABASE, "
@@ -20,8 +21,13 @@ FORMS = (
 )
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those that we name in the extras
 OPENING_SECONDS = 10.0  # a server that is not there for so long at the start is an error
+OUTAGE_SECONDS = 600.0  # that it may be away later
 
 Result = TypeVar("Result")
+
+
+class StorageGoneError(KlannError):
+    """The storage has been away for too long."""
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -38,10 +44,11 @@ def open_storage(url: str) -> BaseStorage:
         if kind == "sqlite":
             Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
         return _open_tables(DRIVERS.get(kind, kind) + separator + rest)
-    except ModuleNotFoundError as error:
-        extra = {"psycopg": "postgres", "pymysql": "mysql", "grpc": "grpc"}.get(str(error.name))
-        cure = f"pip install 'klann_lightning[{extra}]'" if extra else f"Install {error.name}"
-        raise ConfigError(f"--storage {redacted(url)} needs {error.name}: {cure}.") from error
+    except ImportError as error:
+        missing = str(error.name or getattr(error.__context__, "name", None))
+        extra = {"psycopg": "postgres", "pymysql": "mysql", "grpc": "grpc"}.get(missing)
+        cure = f"pip install 'klann_lightning[{extra}]'" if extra else f"install {missing}"
+        raise ConfigError(f"--storage {redacted(url)} needs {missing}: {cure}.") from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"--storage {redacted(url)}: {error}. There are {FORMS}.") from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
@@ -57,6 +64,23 @@ def redacted(url: str) -> str:
         return url
 
 
+def patiently(action: Callable[[], Result], rest: Callable[[float], None]) -> Result:
+    """What the storage answers, however long it is away, within reason; `rest` waits some seconds."""
+    since: float | None = None
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            if since is None:
+                since = time.monotonic()
+                print("the storage does not answer; waiting for it", flush=True)
+            if time.monotonic() - since > OUTAGE_SECONDS:
+                raise StorageGoneError(f"the storage is away for {OUTAGE_SECONDS:g} s: {error}") from error
+        rest(1.0)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the storage itself has failed, as a server does that is being restarted."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
@@ -68,7 +92,27 @@ def _open_tables(url: str) -> BaseStorage:
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": 60}  # while others write
     # Two that make the tables at once get in each other's way, and the second one's next try finds them.
-    return get_storage(_again(lambda: RDBStorage(url, engine_kwargs=options)))  # which reads a trial's end once
+    storage = _again(lambda: RDBStorage(url, engine_kwargs=options))
+    if url.startswith("sqlite"):
+        _lock_from_the_start(storage.engine)
+    return get_storage(storage)  # cached: what has ended is read once
+
+
+def _lock_from_the_start(engine: Engine) -> None:
+    """SQLite's driver opens a transaction at the first write only, and SQLite knows no SELECT FOR UPDATE: of
+    two workers that read WAITING at the same time, both would claim the trial. (SQLAlchemy, pysqlite dialect,
+    "Serializable isolation".)
+    """
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def lock(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # the connections that were opened before
 
 
 def _open_proxy(place: str) -> GrpcStorageProxy:

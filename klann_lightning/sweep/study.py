@@ -86,7 +86,7 @@ def read_study(path: Path) -> Study:
         study.start = [path.parent / start for start in study.start]
         _check(study)
     except (ArgumentError, ConfigError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     return study
 
 

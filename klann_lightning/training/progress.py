@@ -34,8 +34,8 @@ class ProgressLog(pl.Callback):
     def __init__(self) -> None:
         self._parent = int(os.environ.get(PARENT, 0))
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        if self._parent and os.getppid() != self._parent:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._parent and trainer.is_global_zero and os.getppid() != self._parent:
             raise AbandonedError(f"process {self._parent}, which has started this training, is gone")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

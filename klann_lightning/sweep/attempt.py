@@ -1,0 +1,255 @@
+"""One attempt at a trial: choose its values, train it, tell the study what came out."""
+
+import math
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from klann_lightning.errors import KlannError
+from klann_lightning.sweep.fitting import (
+    PROGRESS_LOG,
+    SCORES_FILE,
+    TRIAL_CONFIG,
+    Fit,
+    fit_command,
+    read_scores,
+    write_config,
+)
+from klann_lightning.sweep.ledger import ALIVE, REASON, START, UNCOUNTED, Ledger, attempts
+from klann_lightning.sweep.pruning import RUNGS, STAGES, should_prune
+from klann_lightning.sweep.records import Record
+from klann_lightning.sweep.sizing import model_size
+from klann_lightning.sweep.space import Config, assign, suggest
+from klann_lightning.sweep.study import Study
+
+POLL_SECONDS = 0.1  # between two looks at a running training
+SIGNS = 6  # of life in the time after which a worker counts as lost
+MOST_UNCOUNTED = 1000  # trials outside the constraints, after which the space is given up
+
+Result = TypeVar("Result")
+Patiently = Callable[[Callable[[], Any]], Any]
+
+
+@dataclass
+class Plan:
+    """All that a worker needs to know."""
+
+    study: Study
+    name: str  # of the study in its storage
+    storage: str
+    folder: Path  # runs/<name>
+    experiment: Config  # complete, as fit would resolve it
+    token: str  # of the study's W&B runs
+    budget: int | None = None  # trials
+    end: float = math.inf  # time.time() after which no trial is begun
+    environment: dict[str, str] = field(default_factory=dict)  # of its trainings: threads, GPU
+
+    def trial_folder(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:04d}"
+
+    def record(self, number: int, config: dict[str, Any]) -> Record:
+        """The trial's run in W&B."""
+        about = {"study": self.name, "trial": number, **config}
+        return Record(self.folder, self.name, f"trial-{number}", self.token, "trial", about)
+
+
+class StoppedError(Exception):
+    """The worker was told to stop."""
+
+
+class LostError(Exception):
+    """The trial was given to somebody else."""
+
+
+class PrunedError(Exception):
+    """The trial is not worth its training, for this reason."""
+
+
+class FailedError(Exception):
+    """The trial cannot be scored, for this reason."""
+
+
+class Attempt:
+    """At one trial, which is this process's own."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        trial: optuna.Trial,
+        patiently: Patiently,
+        rest: Callable[[float], None],
+    ) -> None:
+        """`patiently` asks the storage; `rest` waits some seconds, or raises StoppedError."""
+        self.plan, self.ledger, self.trial = plan, ledger, trial
+        self.number = trial.number
+        self.record: Record | None = None
+        self._patiently, self._rest = patiently, rest
+        self._signed = -math.inf  # when the last sign of life was given
+
+    def run(self) -> str:
+        """Train and tell; what there is to say about it in one line."""
+        self._sign()
+        chosen = self._patiently(lambda: suggest(self.trial, self.plan.study.space))
+        experiment = self._experiment(chosen)
+        size = self._size(experiment)
+        self._note({**size, "host": platform.node()})
+        self._hold_constraints(size)
+        self.record = self.plan.record(self.number, {**self.trial.params, **size})
+        scores = self._train(experiment)
+        self._note(scores)
+        found = {**scores, **size}
+        self.tell(TrialState.COMPLETE, [found[name] for name in self.plan.study.objectives])
+        self.close(TrialState.COMPLETE, scores)
+        return ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+
+    def end(self, state: TrialState, reason: str) -> None:
+        """Tell that there is no score, and why."""
+        self._note({REASON: reason})
+        self.tell(state, None)
+        self.close(state, {REASON: reason})
+
+    def tell(self, state: TrialState, values: list[float] | None) -> None:
+        """The study hears the trial's end; LostError if it was ended by somebody else."""
+
+        def tell() -> None:
+            now = self.ledger.trials()[self.number].state
+            if now.is_finished() and now != state:
+                raise LostError
+            if not now.is_finished():  # else it was told before, and the storage's answer was lost
+                self.trial.study.tell(self.number, values, state)
+
+        self._patiently(tell)
+
+    def close(self, state: TrialState, summary: dict[str, Any]) -> None:
+        """W&B hears it too."""
+        if self.record:
+            self.record.close({"state": state.name, **summary}, failed=state != TrialState.COMPLETE)
+
+    def _experiment(self, chosen: Config) -> Config:
+        """The trial's complete configuration; also as a file, ready for `fit --config`."""
+        try:
+            experiment = assign(self.plan.experiment, chosen)
+        except KlannError as error:
+            raise FailedError(str(error)) from error
+        experiment["experiment"] = f"{self.plan.name}-{self.number:04d}"
+        write_config(self.plan.trial_folder(self.number) / "experiment.yaml", experiment)
+        return experiment
+
+    def _size(self, experiment: Config) -> dict[str, int]:
+        try:
+            return model_size(experiment)._asdict()
+        except KlannError as error:
+            raise FailedError(str(error)) from error
+
+    def _hold_constraints(self, size: dict[str, int]) -> None:
+        """A trial outside the constraints is not trained, and another one asked for in its place."""
+        limits = self.plan.study.constraints
+        for name, most in limits.items():
+            self._patiently(partial(self._constrain, name, size[name] - most))
+        broken = [
+            f"{name} {size[name]} is above {most:g}" for name, most in limits.items() if size[name] > most
+        ]
+        if not broken:
+            return
+        trials = self._patiently(self.ledger.trials)
+        if self.plan.budget is not None and START not in trials[self.number].user_attrs:
+            if sum(UNCOUNTED in trial.user_attrs for trial in trials) >= MOST_UNCOUNTED:
+                raise FailedError(f"{MOST_UNCOUNTED} trials were outside the constraints: {broken[0]}")
+            self._patiently(self.ledger.ask)
+            self._note({UNCOUNTED: broken[0]})
+        raise PrunedError(f"not trained, {', '.join(broken)}")
+
+    def _constrain(self, name: str, excess: float) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a trial that was stopped has set it before
+            self.trial.set_constraint(name, excess)
+
+    def _train(self, experiment: Config) -> dict[str, float]:
+        """One fit for every seed; of each score the median."""
+        config = assign(experiment, {**TRIAL_CONFIG, **self.plan.study.trial})
+        callbacks = config["trainer"].get("callbacks") or []
+        config["trainer"]["callbacks"] = [*callbacks, PROGRESS_LOG]
+        path = self.plan.trial_folder(self.number) / "trial.yaml"
+        write_config(path, config)
+        first = int(experiment.get("seed_everything") or 0)
+        fits = [self._fit(path, first + place, reported=place == 0) for place in range(self.plan.study.seeds)]
+        scores = {name: statistics.median(each[name] for each in fits) for name in fits[0]}
+        if not all(map(math.isfinite, scores.values())):
+            raise FailedError(f"its scores are {scores}")
+        return scores
+
+    def _fit(self, config: Path, seed: int, reported: bool) -> dict[str, float]:
+        """The scores of one training: a former attempt's, or one that goes on from its checkpoint."""
+        numbers = attempts(self._patiently(self.ledger.trials), self.number)
+        folders = [self.plan.trial_folder(number) / f"seed-{seed}" for number in numbers]
+        if done := next((folder for folder in folders if (folder / SCORES_FILE).is_file()), None):
+            return read_scores(done)
+        checkpoints = (folder / "last.ckpt" for folder in folders)
+        checkpoint = next((path for path in checkpoints if path.is_file()), None)
+        words = fit_command(config, folders[0], seed, checkpoint)
+        fit = Fit(words, folders[0], self.plan.environment)
+        try:
+            ended = False
+            while not ended:
+                ended = not fit.running()  # before the last look at its progress
+                for line in fit.progress():
+                    self._follow(line, reported)
+                self._sign()
+                if not ended:
+                    self._rest(POLL_SECONDS)
+        finally:
+            fit.stop()
+        if failure := fit.failure():
+            raise FailedError(failure)
+        return read_scores(folders[0])
+
+    def _follow(self, line: dict[str, Any], reported: bool) -> None:
+        """A validation, for W&B; with one objective also for the study, and the pruner's verdict on it."""
+        if self.record:
+            self.record.add({name: line[name] for name in line if name.startswith(("val/", "epoch"))})
+        name, step = self.plan.study.objectives[0], line["epoch"]
+        if not reported or len(self.plan.study.objectives) > 1 or name not in line:
+            return
+        before = self._patiently(lambda: self.ledger.trials()[self.number])
+        if (
+            step in before.intermediate_values
+        ):  # by the attempt before, which went further than its checkpoint
+            return
+        stages = before.user_attrs.get(STAGES, [])
+        if line["stage"] > len(stages):
+            self._note({STAGES: [*stages, *[line["since"]] * (line["stage"] - len(stages))]})
+        self._patiently(lambda: self.trial.report(line[name], step))
+        pruner = self.plan.study.make_pruner()
+        if pruner is not None:
+            pruned, rungs = self._patiently(lambda: should_prune(pruner, self.trial.study, self.number))
+            self._note({RUNGS: rungs})
+            if pruned:
+                raise PrunedError(f"{name} {line[name]:.4g} after epoch {step}")
+
+    def _note(self, values: dict[str, Any]) -> None:
+        """Keep values with the trial."""
+        for name, value in values.items():
+            try:
+                self._patiently(partial(self.trial.set_user_attr, name, value))
+            except UpdateFinishedTrialError as error:
+                raise LostError from error
+
+    def _sign(self) -> None:
+        """A sign of life now and then; meanwhile a look at those of the others."""
+        now = time.monotonic()
+        if now - self._signed >= self.plan.study.grace_seconds / SIGNS:
+            self._note({ALIVE: f"{platform.node()} {os.getpid()} {time.time():.1f}"})
+            self._signed = now
+            self.ledger.watch.lost(self._patiently(self.ledger.trials))

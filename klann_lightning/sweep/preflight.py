@@ -1,0 +1,144 @@
+"""Before any trial runs: the study against the experiment, and the study in its storage."""
+
+import json
+import secrets
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.study import StudyDirection
+
+from klann_lightning.data.pairs import find_pairs
+from klann_lightning.errors import ConfigError
+from klann_lightning.experiment import resolve
+from klann_lightning.sweep.attempt import Plan
+from klann_lightning.sweep.fitting import write_config
+from klann_lightning.sweep.ledger import START, Ledger, Watch
+from klann_lightning.sweep.space import Config, assign, extract, samples
+from klann_lightning.sweep.storage import open_storage
+from klann_lightning.sweep.study import Study
+
+# Attributes of the study.
+PREPARED = "prepared"  # its creator has asked for the trials to start from
+DEFINITION = "definition"  # what a process that joins must agree with
+TOKEN = "wandb"  # what the ids of its W&B runs begin with
+PREPARING_SECONDS = 30.0  # that one who joins leaves to the creator
+# What may differ between the processes of one study: where things lie, and what they run on.
+PLACES = (
+    *("config", "experiment", "runs", "data.root", "data.num_workers"),
+    *("trainer.accelerator", "trainer.devices", "trainer.logger", "trainer.enable_progress_bar"),
+)
+
+Start = tuple[str, dict[str, Any]]  # name of a configuration, and its parameters
+
+
+def read_experiment(words: Sequence[str]) -> Config:
+    """What fit's words configure, without what belongs to a single run."""
+    experiment = resolve(words)
+    for key in ("config", "ckpt_path", "weights_only"):
+        experiment.pop(key, None)
+    experiment["trainer"].pop("enable_progress_bar", None)  # as the terminal is
+    return experiment
+
+
+def check(study: Study, file: Path, experiment: Config, words: Sequence[str]) -> list[Start]:
+    """The configurations to start from, after everything was tried that a trial might stumble over."""
+    data = experiment["data"]
+    devices = [data["device"]] if isinstance(data["device"], str) else data["device"]
+    for split in ("train", "val"):
+        find_pairs(Path(data["root"]), split, devices)
+    try:
+        for chosen in samples(study.space):
+            _resolved(assign(assign(experiment, chosen), study.trial))
+        return [_start(path, study, experiment, words) for path in study.start]
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def prepare(plan: Plan, starts: list[Start]) -> str:
+    """Make the study with the trials it starts from, or join it; the token of its W&B runs."""
+    storage = open_storage(plan.storage)
+    definition = json.loads(json.dumps({"experiment": plan.experiment, **define(plan.study)}))
+    try:
+        directions = [StudyDirection.MINIMIZE] * len(plan.study.objectives)
+        study = optuna.create_study(study_name=plan.name, storage=storage, directions=directions)
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=plan.name, storage=storage)
+        _await_creator(study, definition)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(plan.study.objectives)
+        study.set_user_attr(TOKEN, secrets.token_hex(4))
+        study.set_user_attr(DEFINITION, definition)
+    ledger = Ledger(study, storage, plan.study.retries, Watch(plan.study.grace_seconds))
+    asked = {trial.user_attrs.get(START) for trial in ledger.trials()}
+    for name, parameters in starts:
+        if name not in asked:
+            ledger.ask(parameters, **{START: name})
+    if plan.budget is not None:
+        ledger.top_up(plan.budget)
+    study.set_user_attr(PREPARED, True)
+    return str(study.user_attrs[TOKEN])
+
+
+def define(study: Study) -> dict[str, Any]:
+    """What makes a study's trials comparable and repeatable."""
+    whole = asdict(study)
+    names = ("objectives", "space", "sampler", "pruner", "seed", "seeds", "trial", "constraints")
+    return {name: whole[name] for name in names}
+
+
+def _start(path: Path, study: Study, experiment: Config, words: Sequence[str]) -> Start:
+    if not path.is_file():
+        raise ConfigError(f"no such file to start from: {path}")
+    wanted = resolve([*words, f"--config={path}"])
+    try:
+        chosen, parameters = extract(wanted, study.space)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path} lies outside the space: {error}. Widen the range, or leave the file out."
+        ) from error
+    if other := _differences(_resolved(assign(experiment, chosen)), wanted):
+        raise ConfigError(f"{path} differs from the experiment in {other[0]}, which is not searched")
+    return path.stem, parameters
+
+
+def _resolved(config: Config) -> Config:
+    """As fit would resolve it; ConfigError with what it would say against it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "experiment.yaml"
+        write_config(path, config)
+        return resolve([f"--config={path}"])
+
+
+def _differences(one: Any, other: Any, key: str = "") -> list[str]:
+    """The keys under which two configurations differ; where things lie does not count."""
+    if one == other or key.removeprefix("experiment.") in PLACES:
+        return []
+    if isinstance(one, dict) and isinstance(other, dict) and one and other:
+        parts = [
+            _differences(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))
+            for name in dict.fromkeys([*one, *other])
+        ]
+        return [place for part in parts for place in part]
+    return [key]
+
+
+def _await_creator(study: optuna.Study, definition: dict[str, Any]) -> None:
+    """Until the study is prepared; ConfigError if it searches something else."""
+    end = time.monotonic() + PREPARING_SECONDS
+    while not study.user_attrs.get(PREPARED) and time.monotonic() < end:
+        time.sleep(0.2)
+    if other := _differences(study.user_attrs.get(DEFINITION, definition), definition):
+        more = f" and {len(other) - 3} more" * (len(other) > 3)
+        raise ConfigError(
+            f"study {study.study_name} was begun with another {', '.join(other[:3])}{more}. "
+            "Go on with what it was begun with, or give this one another name by --name."
+        )
