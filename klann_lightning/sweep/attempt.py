@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from klann_lightning.errors import KlannError
 from klann_lightning.sweep.fitting import (
@@ -35,7 +35,7 @@ from klann_lightning.sweep.study import Study
 
 POLL_SECONDS = 0.1  # between two looks at a running training
 SIGNS = 6  # of life in the time after which a worker counts as lost
-MOST_UNCOUNTED = 1000  # trials outside the constraints, after which the space is given up
+MOST_UNCOUNTED = 1000  # trials that needed no training, after which the space is given up
 
 Result = TypeVar("Result")
 Patiently = Callable[[Callable[[], Any]], Any]
@@ -106,6 +106,10 @@ class Attempt:
         size = self._size(experiment)
         self._note({**size, "host": platform.node()})
         self._hold_constraints(size)
+        if twin := self._twin():
+            self._do_not_count(f"same as trial {twin.number}")
+            self.tell(TrialState.COMPLETE, twin.values)
+            return f"is the same as trial {twin.number}, and another is asked for in its place"
         self.record = self.plan.record(self.number, {**self.trial.params, **size})
         scores = self._train(experiment)
         self._note(scores)
@@ -163,13 +167,24 @@ class Attempt:
         ]
         if not broken:
             return
-        trials = self._patiently(self.ledger.trials)
-        if self.plan.budget is not None and START not in trials[self.number].user_attrs:
-            if sum(UNCOUNTED in trial.user_attrs for trial in trials) >= MOST_UNCOUNTED:
-                raise FailedError(f"{MOST_UNCOUNTED} trials were outside the constraints: {broken[0]}")
-            self._patiently(self.ledger.ask)
-            self._note({UNCOUNTED: broken[0]})
+        if START not in self.trial.user_attrs:
+            self._do_not_count(broken[0])
         raise PrunedError(f"not trained, {', '.join(broken)}")
+
+    def _twin(self) -> FrozenTrial | None:
+        """An earlier trial of the same parameters: the same seeds would lead to the same scores."""
+        trials = self._patiently(self.ledger.trials)
+        same = (trial for trial in trials if trial.params == self.trial.params)
+        return next((trial for trial in same if trial.state == TrialState.COMPLETE), None)
+
+    def _do_not_count(self, reason: str) -> None:
+        """This trial needs no training: ask for another one in its place."""
+        trials = self._patiently(self.ledger.trials)
+        if sum(UNCOUNTED in trial.user_attrs for trial in trials) >= MOST_UNCOUNTED:
+            raise FailedError(f"{MOST_UNCOUNTED} trials needed no training, this one: {reason}")
+        if self.plan.budget is not None:
+            self._patiently(self.ledger.ask)
+        self._note({UNCOUNTED: reason})
 
     def _constrain(self, name: str, excess: float) -> None:
         with warnings.catch_warnings():

@@ -50,10 +50,10 @@ def leaderboard(study: optuna.Study) -> list[Row]:
 def front_of(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that no other beats in every objective, best in the first one first."""
     numbers = {trial.number for trial in _counted(study)}
-    if not any(trial.state == TrialState.COMPLETE for trial in _counted(study)):
-        return []
-    best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
-    return sorted((trial for trial in best if trial.number in numbers), key=lambda trial: trial.values[0])
+    if len(study.directions) == 1:
+        return best_of(study, 1)
+    best = [trial for trial in study.best_trials if trial.number in numbers]
+    return sorted(best, key=lambda trial: trial.values[0])
 
 
 def best_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
