@@ -122,6 +122,8 @@ class Attempt:
         """Tell that there is no score, and why."""
         self._note({REASON: reason})
         self.tell(state, None)
+        if self.record is None and state == TrialState.FAIL:
+            self.record = self.plan.record(self.number, self.trial.params)
         self.close(state, {REASON: reason})
 
     def tell(self, state: TrialState, values: list[float] | None) -> None:

@@ -66,7 +66,9 @@ def best_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
 
 def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """For each objective, how much of its variation each parameter explains; none of too few trials."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    if not any(trial.state == TrialState.COMPLETE for trial in _counted(study)):
+        return found
     for place, name in enumerate(names):
 
         def target(trial: FrozenTrial, place: int = place) -> float:
@@ -115,7 +117,9 @@ def table(study: optuna.Study) -> str:
         )
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state.lower()}" for state in dict.fromkeys(states))
-    return "\n".join([*lines, "", f"{counts or 'no trial yet'}; * on the front"])
+    return "\n".join(
+        [*(lines if shown else []), f"{counts or 'no trial yet'}" + "; * on the front" * bool(shown)]
+    )
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:

@@ -95,6 +95,8 @@ def _complete(study: optuna.Study) -> list[FrozenTrial]:
 
 def _figures(study: optuna.Study, names: Sequence[str]) -> Iterator[tuple[str, str, go.Figure]]:
     """Heading, note and figure; those for which there are too few trials are left out."""
+    if not _complete(study):
+        return
     if 2 <= len(names) <= 3:
         note = "Red: no other trial is better in every objective. Diamonds: what the study was given."
         yield from _drawn("Pareto front", note, lambda: _front(study, names))

@@ -105,7 +105,8 @@ def _start(path: Path, study: Study, experiment: Config, words: Sequence[str]) -
         raise ConfigError(
             f"{path} lies outside the space: {error}. Widen the range, or leave the file out."
         ) from error
-    if other := _differences(_resolved(assign(experiment, chosen)), wanted):
+    reached = assign(experiment, chosen)
+    if _differences(reached, wanted) and (other := _differences(_resolved(reached), wanted)):
         raise ConfigError(f"{path} differs from the experiment in {other[0]}, which is not searched")
     return path.stem, parameters
 
