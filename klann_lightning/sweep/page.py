@@ -1,7 +1,6 @@
 """A study as one HTML file with interactive figures, which needs no network; and its front as a picture."""
 
 import html
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,8 @@ from typing import Any
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization as charts
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from klann_lightning.plots import front_figure
 from klann_lightning.sweep.ledger import START, counted
@@ -23,6 +23,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem aut
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
 td, th { padding: 2px 10px; text-align: right; white-space: nowrap } th { border-bottom: 1px solid #888 }
 tr.front td { font-weight: bold } tr.named td { background: #fdf3dc } p.note { color: #666 }
+div { overflow-x: auto }
 """
 CLASS_HOME = re.compile(r"klann_lightning\.\w+\.\w+\.(?=[A-Z])")  # before a class
 SHORT = ("model.model.init_args.", "model.model.", "data.train.init_args.", "data.train.", "model.")
@@ -33,9 +34,11 @@ def write_page(study: optuna.Study, names: Sequence[str], path: Path) -> None:
     importance, and the leaderboard.
     """
     parts, script = [], True
-    for heading, note, figure in _figures(study, names):
+    for heading, note, figure in _figures(_readable(study), names):
         drawn = figure.to_html(full_html=False, include_plotlyjs=script)
-        parts.append(f"<h2>{html.escape(heading)}</h2><p class='note'>{html.escape(note)}</p>{drawn}")
+        parts.append(
+            f"<h2>{html.escape(heading)}</h2><p class='note'>{html.escape(note)}</p><div>{drawn}</div>"
+        )
         script = False
     title = html.escape(study.study_name)
     rows = _table(leaderboard(study))
@@ -128,7 +131,7 @@ def _drawn(heading: str, note: str, draw: Callable[[], go.Figure]) -> Iterator[t
     except (ValueError, RuntimeError):  # too few trials, or all alike
         return
     if figure.data:
-        yield heading, note, _shortened(figure)
+        yield heading, note, figure.update_layout(title=None, margin={"t": 40})
 
 
 def _front(study: optuna.Study, names: Sequence[str]) -> go.Figure:
@@ -140,6 +143,7 @@ def _front(study: optuna.Study, names: Sequence[str]) -> go.Figure:
         "textposition": "top center",
         "marker": {"symbol": "diamond", "size": 9, "color": "#d60"},
         "name": "start",
+        "showlegend": False,
     }
     values = list(zip(*(trial.values for trial in named), strict=True)) or [()] * len(names)
     if len(names) == 2:
@@ -159,12 +163,37 @@ def _common(study: optuna.Study) -> list[str] | None:
     return sorted(set.intersection(*sets)) if sets else None
 
 
-def _shortened(figure: go.Figure) -> go.Figure:
-    """With the last parts of long keys."""
-    text = figure.to_json()
-    for start in SHORT:
-        text = text.replace(f'"{start}', '"')
-    return go.Figure(json.loads(CLASS_HOME.sub("", text)))
+def _readable(study: optuna.Study) -> optuna.Study:
+    """A copy in memory, in which parameters and classes go by the ends of their names."""
+    copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for trial in study.get_trials(deepcopy=False):
+        ranges = {_short(key): _short_range(kind) for key, kind in trial.distributions.items()}
+        copy.add_trial(
+            create_trial(
+                state=trial.state,
+                values=trial.values,
+                params={_short(key): _short_class(value) for key, value in trial.params.items()},
+                distributions=ranges,
+                user_attrs=trial.user_attrs,
+                system_attrs=trial.system_attrs,
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+    return copy
+
+
+def _short(key: str) -> str:
+    return next((key.removeprefix(start) for start in SHORT if key.startswith(start)), key)
+
+
+def _short_class(value: Any) -> Any:
+    return CLASS_HOME.sub("", value) if isinstance(value, str) else value
+
+
+def _short_range(kind: BaseDistribution) -> BaseDistribution:
+    if isinstance(kind, CategoricalDistribution):
+        return CategoricalDistribution([_short_class(choice) for choice in kind.choices])
+    return kind
 
 
 def _table(rows: list[Row]) -> str:
@@ -178,11 +207,7 @@ def _table(rows: list[Row]) -> str:
     return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
 
 
-def _short(key: str) -> str:
-    return next((key.removeprefix(start) for start in SHORT if key.startswith(start)), key)
-
-
 def _said(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else CLASS_HOME.sub("", str(value))
+    return f"{value:.4g}" if isinstance(value, float) else str(_short_class(value))
