@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -123,9 +124,6 @@ def response_figure(
     for index, (row, shade) in enumerate(zip(magnitude_db, shades, strict=True)):
         axes.plot(frequencies_hz, row, color=shade, linewidth=1.6, linestyle=("-", "--", "-.")[index % 3])
     axes.set_xscale("log")
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    axes.tick_params(axis="x", which="minor", labelsize="small")
     _label_decades(axes.xaxis, lambda hz, _: f"{hz:g}" if hz < 1000 else f"{hz / 1000:g}k")
     positive = frequencies_hz[frequencies_hz > 0]
     axes.set_xlim(positive.min(), positive.max())
@@ -148,7 +146,7 @@ def front_figure(
     error_label: str,
     title: str = "",
 ) -> Figure:
-    """Error against size, each place (size, error): all models, those on the front, some with names."""
+    """Error against size, each place (size, error): all models, those on the front, and some with names."""
     figure = Figure((8, 5.5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, parse_math=False)
@@ -156,22 +154,21 @@ def front_figure(
     axes.scatter(sizes, errors, s=16, color="0.7", label="trials")
     blue = COLORS["Target"]
     axes.step(*zip(*front, strict=True), where="post", color=blue, marker="o", markersize=5, label="front")
-    middle = math.sqrt(min(sizes) * max(sizes))  # of a logarithmic axis
     for place, (name, (size, error)) in enumerate(named.items()):
         label = "given" if place == 0 else None
         axes.scatter([size], [error], s=70, marker="D", color=COLORS["Output"], zorder=3, label=label)
         axes.annotate(
             name.replace("_", " "),
             (size, error),
-            xytext=(7, 7) if size < middle else (-7, 7),
-            ha="left" if size < middle else "right",
+            xytext=(8, 6),
             textcoords="offset points",
             parse_math=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.set_xscale("log")
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.set_xlim(right=3.5 * max(sizes))  # room for names
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.tick_params(axis="x", which="minor", labelsize="small")
     axes.set_xlabel(size_label)
     axes.set_ylabel(error_label)

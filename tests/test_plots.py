@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from klann_lightning.plots import COLORS, response_figure, spectrogram_figure, waveform_figure
+from klann_lightning.plots import COLORS, front_figure, response_figure, spectrogram_figure, waveform_figure
 
 RATE = 44100
 NAMES = ["Target", "Output", "Residual"]
@@ -253,3 +253,16 @@ def test_no_figure_is_kept_by_pyplot(pair):
         figure_of(*pair, RATE)
     response_figure(*biquad_responses(2))
     assert pyplot.get_fignums() == []
+
+
+def test_front_marks_what_has_a_name():
+    places = [(100.0, -10.0), (200.0, -12.0), (300.0, -11.0), (2000.0, -13.0)]
+    named = {"small_one": places[1], "large": places[3]}
+    axes = front_figure(places, [places[0], places[1], places[3]], named, "size", "error", "a_b").axes[0]
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [list(place) for place in (places[0], places[1], places[3])]
+    assert [text.get_text() for text in axes.texts] == ["small one", "large"]
+    drawn = [dots.get_offsets().data.tolist() for dots in axes.collections]
+    assert drawn == [[list(place) for place in places], [list(places[1])], [list(places[3])]]
+    assert axes.get_xlim()[1] > 2000
+    assert axes.get_xscale() == "log"

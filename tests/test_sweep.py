@@ -26,6 +26,7 @@ from klann_lightning.sweep.storage import open_storage
 
 SEARCHES = sorted((Path(__file__).parents[1] / "sweeps" / "search").glob("*.yaml"))
 LIFT = {"model.model.init_args.lift_dim": {"type": "int", "low": 1, "high": 6}}
+SMALL_STEPS = {"model.stages.0.lr": {"type": "float", "low": 1e-3, "high": 3e-2, "log": True}}
 RATE = {"model.stages.0.lr": {"type": "float", "low": 1e-9, "high": 1e30, "log": True}}
 
 
@@ -40,7 +41,7 @@ class Search:
     def __init__(self, folder: Path, root: Path, epochs: int = 2, **study) -> None:
         self.runs = folder / "runs"
         file = folder / "mine.yaml"
-        fields = {"objectives": ["val/esr_db"], "space": LIFT, "grace_seconds": 8.0, **study}
+        fields = {"objectives": ["val/esr_db"], "space": LIFT, "grace_seconds": 15.0, **study}
         file.write_text(yaml.safe_dump(fields))
         stages = TIME.replace('"epochs": 3', f'"epochs": {epochs}')
         self.words = [
@@ -98,7 +99,7 @@ def found(trials: list[optuna.trial.FrozenTrial]) -> list[tuple]:
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "postgres"])
 def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
     """Four workers, two of them killed in mid-trial: every trial ends once, those two by a second attempt."""
-    search = Search(tmp_path, root, epochs=150)
+    search = Search(tmp_path, root, epochs=150, space={**LIFT, **SMALL_STEPS})
     urls = {"sqlite": search.url, "journal": f"journal://{tmp_path / 'study.log'}"}
     url = urls.get(kind) or request.getfixturevalue("postgres").url
     process = search.start("--trials=6", "--workers=4", f"--storage={url}")
@@ -124,7 +125,7 @@ def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
         assert (first.number in killed) == bool(again)
         if again:
             assert first.state == TrialState.FAIL
-            assert first.user_attrs[REASON] == "no sign of life of its worker for 8 s"
+            assert first.user_attrs[REASON] == "no sign of life of its worker for 15 s"
             assert again[0].user_attrs[RETRY_OF] == first.number
             assert again[0].params == first.params
             former = search.training(first.number) / "last.ckpt"
@@ -138,7 +139,7 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_path):
     """Once between trials and once in the middle of one, by Ctrl-C."""
     sampler = {"class_path": "optuna.samplers.TPESampler", "init_args": {"n_startup_trials": 1}}
     searches = [
-        Search(tmp_path / name, root, epochs=60, sampler=sampler, space={**LIFT, **RATE}, seed=3)
+        Search(tmp_path / name, root, epochs=60, sampler=sampler, space={**LIFT, **SMALL_STEPS}, seed=3)
         for name in made(tmp_path, "whole", "parts")
     ]
     whole, parts = searches
@@ -172,9 +173,9 @@ def made(folder: Path, *names: str) -> list[str]:
 def test_what_fails_or_is_pruned_says_why_and_the_study_goes_on(root, tmp_path):
     """A good trial, a useless one, one that diverges, one that cannot be made; and W&B's runs of all."""
     starts = {
-        "good": {"stages": [{"lr": 0.01}]},
-        "useless": {"stages": [{"lr": 1e-9}]},
-        "diverging": {"stages": [{"lr": 1e30}]},
+        "good": {"stages": [{"lr": 0.01}, {"lr": 0.002}]},
+        "useless": {"stages": [{"lr": 1e-9}, {"lr": 0.002}]},
+        "diverging": {"stages": [{"lr": 1e30}, {"lr": 0.002}]},
         "impossible": {"model": {"init_args": {"low_hz": 30000.0}}},
     }
     for name, config in starts.items():
@@ -209,7 +210,7 @@ def test_what_fails_or_is_pruned_says_why_and_the_study_goes_on(root, tmp_path):
     page = (search.folder / "report.html").read_text()
     assert "plotly.js v" in page
     assert "diverged" in page
-    assert not re.search(r'(src|href)="https?:', page), "it must open without a network"
+    assert not re.search(r"<script[^>]*src=|<link", page), "it must open without a network"
     assert (
         yaml.safe_load((search.folder / "front" / "trial-0000.yaml").read_text())["model"]["stages"][0]["lr"]
         == 0.01
@@ -267,7 +268,7 @@ def test_the_best_are_trained_anew_and_scored_on_test(root, tmp_path):
 
 
 def test_a_server_that_goes_away_for_a_while_does_not_end_the_study(root, tmp_path, postgres):
-    search = Search(tmp_path, root, epochs=150, grace_seconds=3.0)
+    search = Search(tmp_path, root, epochs=150, grace_seconds=3.0, space={**LIFT, **SMALL_STEPS})
     process = search.start("--trials=2", "--workers=2", "--name=outage", f"--storage={postgres.url}")
     search.folder = search.runs / "outage"
     training = search.training(0)

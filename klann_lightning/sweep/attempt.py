@@ -97,6 +97,8 @@ class Attempt:
         self.record: Record | None = None
         self._patiently, self._rest = patiently, rest
         self._signed = -math.inf  # when the last sign of life was given
+        self._stages: list[int] = list(trial.user_attrs.get(STAGES, []))
+        self._reported: set[int] = set()  # steps, by the attempts before
 
     def run(self) -> str:
         """Train and tell; what there is to say about it in one line."""
@@ -209,7 +211,9 @@ class Attempt:
 
     def _fit(self, config: Path, seed: int, reported: bool) -> dict[str, float]:
         """The scores of one training: a former attempt's, or one that goes on from its checkpoint."""
-        numbers = attempts(self._patiently(self.ledger.trials), self.number)
+        trials = self._patiently(self.ledger.trials)
+        self._reported = set(trials[self.number].intermediate_values)
+        numbers = attempts(trials, self.number)
         folders = [self.plan.trial_folder(number) / f"seed-{seed}" for number in numbers]
         if done := next((folder for folder in folders if (folder / SCORES_FILE).is_file()), None):
             return read_scores(done)
@@ -223,6 +227,7 @@ class Attempt:
                 ended = not fit.running()  # before the last look at its progress
                 for line in fit.progress():
                     self._follow(line, reported)
+                    self._sign()
                 self._sign()
                 if not ended:
                     self._rest(POLL_SECONDS)
@@ -239,14 +244,11 @@ class Attempt:
         name, step = self.plan.study.objectives[0], line["epoch"]
         if not reported or len(self.plan.study.objectives) > 1 or name not in line:
             return
-        before = self._patiently(lambda: self.ledger.trials()[self.number])
-        if (
-            step in before.intermediate_values
-        ):  # by the attempt before, which went further than its checkpoint
+        if step in self._reported:  # by the attempt before, which had gone on after its last checkpoint
             return
-        stages = before.user_attrs.get(STAGES, [])
-        if line["stage"] > len(stages):
-            self._note({STAGES: [*stages, *[line["since"]] * (line["stage"] - len(stages))]})
+        if (new := line["stage"] - len(self._stages)) > 0:
+            self._stages += [line["since"]] * new
+            self._note({STAGES: self._stages})
         self._patiently(lambda: self.trial.report(line[name], step))
         pruner = self.plan.study.make_pruner()
         if pruner is not None:

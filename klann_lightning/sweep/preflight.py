@@ -123,6 +123,8 @@ def _differences(one: Any, other: Any, key: str = "") -> list[str]:
     """The keys under which two configurations differ; where things lie does not count."""
     if one == other or key.removeprefix("experiment.") in PLACES:
         return []
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
     if isinstance(one, dict) and isinstance(other, dict) and one and other:
         parts = [
             _differences(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))
