@@ -123,8 +123,10 @@ class Experiment(LightningCLI):
             super()._parse_ckpt_path()
 
     def before_fit(self) -> None:
-        """Check the recordings before anything is logged."""
+        """Check the recordings before anything is logged: a fit ends with a test, unless val is scored."""
         self.datamodule.setup("fit")
+        if self.config[self.subcommand].scored == "test":
+            self.datamodule.setup("test")
 
     def after_fit(self) -> None:
         """Score the best of every stage on whole files, and print it beside what needs no model."""

@@ -70,6 +70,7 @@ class GrpcProxy:
         )
         self.process = subprocess.Popen([python, "-W", "ignore", "-c", script], stderr=subprocess.DEVNULL)
         self.url = f"grpc://127.0.0.1:{port}"
+        wait_until(lambda: _listens(port), 60)
 
     def remove(self) -> None:
         self.process.kill()
@@ -81,6 +82,11 @@ def wait_until(holds, seconds: float, every: float = 0.1) -> None:
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(every)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _exists(user: str) -> bool:

@@ -109,10 +109,11 @@ def test_files_that_end_within_the_context_are_refused(tiny_root):
         module(tiny_root, context_seconds=0.5)
 
 
-def test_a_fit_checks_the_test_files_too(tiny_root):
+def test_the_test_files_are_checked_when_they_are_needed(tiny_root):
     (tiny_root / "test" / "tiny-target.wav").unlink()
+    recordings = module(tiny_root)
     with pytest.raises(PairError, match=r"tiny-input\.wav has no target"):
-        module(tiny_root)
+        recordings.setup("test")
 
 
 @pytest.mark.parametrize("wrong", [{"sample_rate": 0}, {"context_seconds": -1.0}])

@@ -17,6 +17,7 @@ from test_stages import SPECTRAL, TIME, fit
 
 from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio
+from klann_lightning.errors import PairError
 from klann_lightning.evaluate import score
 from klann_lightning.losses import StftResolutions
 
@@ -166,6 +167,13 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
     assert scores[-1]["esr_db"] == pytest.approx(test_esr_db, abs=1e-3)
     assert str(run) in printed
     assert experiment.trainer.default_root_dir == str(run)
+
+
+def test_a_fit_checks_the_test_files_before_it_trains(tiny_root, tmp_path):
+    (tiny_root / "test" / "tiny-target.wav").unlink()
+    with pytest.raises(PairError, match=r"tiny-input\.wav has no target"):
+        train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml")
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_a_run_can_be_scored_on_val_and_leave_no_media(tiny_root, tmp_path, capsys):

@@ -11,6 +11,7 @@ from servers import GrpcProxy
 from klann_lightning.errors import ConfigError
 from klann_lightning.sweep.ledger import (
     ALIVE,
+    LOST,
     REASON,
     RETRY_OF,
     START,
@@ -80,11 +81,11 @@ def test_a_sign_of_life_that_moves_keeps_a_trial():
     first, second = trials(("R", {ALIVE: "a 1"})), trials(("R", {ALIVE: "a 2"}))
     for seconds, seen, lost in ((0, first, []), (9, first, []), (11, second, []), (20, second, [])):
         now[0] = seconds
-        assert watch.lost(seen) == lost
+        assert watch.look(seen) == lost
     now[0] = 22
-    assert numbers(watch.lost(second)) == [0]
+    assert numbers(watch.look(second)) == [0]
     watch.forget()
-    assert watch.lost(second) == []
+    assert watch.look(second) == []
 
 
 @pytest.fixture(params=["sqlite", "journal", "grpc", "postgres"])
@@ -170,6 +171,21 @@ def test_a_lost_trial_is_tried_again_by_one_of_those_who_notice(opened):
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         trial.set_user_attr(ALIVE, "there 2")  # as the lost one finds when it comes back
     assert [others[0].claim(2), others[1].claim(2), others[1].claim(2)] == [2, 1, None]
+
+
+def test_a_lost_trial_that_nobody_asks_for_again_is_asked_for(opened):
+    """The process that had failed it was killed before it could add the copy."""
+    now = [0.0]
+    ledger = opened(clock=lambda: now[0])
+    ledger.top_up(1)
+    trial_id = ledger.id_of(ledger.claim(1))
+    ledger.storage.set_trial_user_attr(trial_id, LOST, True)
+    ledger.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+    for seconds, count in ((0, 1), (9, 1), (11, 2), (30, 2)):
+        now[0] = seconds
+        ledger.replace_lost()
+        assert len(ledger.trials()) == count
+    assert ledger.claim(1) == 1
 
 
 def test_a_trial_is_tried_again_only_so_often(opened):

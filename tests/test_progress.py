@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_stages import SPECTRAL, TIME, fit, state_of
 
-from klann_lightning.training.progress import PARENT, PROGRESS, AbandonedError, DivergedError, ProgressLog
+from klann_lightning.handshake import PARENT, PROGRESS
+from klann_lightning.training.progress import AbandonedError, DivergedError, ProgressLog
 
 LOG = "--trainer.callbacks+=klann_lightning.training.progress.ProgressLog"
 

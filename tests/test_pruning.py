@@ -5,6 +5,7 @@ import pytest
 from optuna.pruners import HyperbandPruner, PercentilePruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
+from klann_lightning.sweep.ledger import LOST
 from klann_lightning.sweep.pruning import RUNGS, STAGES, should_prune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,10 +77,37 @@ def test_halving_keeps_its_rungs_by_stage(study):
     assert verdicts == [(False, False), (False, False), (True, None), (False, True)]
 
 
-def test_hyperband_judges_the_same_trial_in_the_same_bracket(study):
-    """Its verdict is a function of what the study holds, so a study that goes on decides alike."""
-    for value in range(12):
-        reported(study, [0], {2: float(value), 6: float(value)}, TrialState.COMPLETE)
-    number = reported(study, [0], {2: 30.0, 6: 30.0})
-    verdicts = {should_prune(HyperbandPruner(2, 54), study, number)[0] for _ in range(3)}
-    assert len(verdicts) == 1
+def test_within_one_stage_hyperband_decides_as_it_would_alone(study):
+    """With the brackets that its trials' numbers deal out; the copy that it sees has the same numbers."""
+    alone = optuna.create_study(study_name=f"{study.study_name}, stage 1", pruner=HyperbandPruner(2, 54))
+    verdicts = []
+    for value in range(24):
+        number = reported(study, [0], {2: float(value), 6: float(value)})
+        verdict, rungs = should_prune(HyperbandPruner(2, 54), study, number)
+        trial = alone.ask()
+        for step in (2, 6):
+            trial.report(float(value), step)
+        expected = trial.should_prune()
+        assert verdict == expected
+        study._storage.set_trial_user_attr(study.get_trials()[number]._trial_id, RUNGS, rungs)
+        state = TrialState.PRUNED if verdict else TrialState.COMPLETE
+        for search in (study, alone):
+            search.tell(number, None if verdict else 0.0, state)
+        verdicts.append(verdict)
+    assert set(verdicts) == {True, False}
+
+
+def test_a_lost_attempt_counts_by_its_copy_alone(study):
+    """It has failed in its second stage; in the first one it must not look like a completed trial."""
+    reported(study, [0, 4], {2: -20.0, 6: -20.0}, TrialState.FAIL)
+    reported(study, [0], {2: -10.0}, TrialState.COMPLETE)
+    assert should_prune(MEDIAN, study, reported(study, [0], {2: -14.0}))[0], "it passed its first stage"
+    lost = optuna.create_study(study_name="lost")
+    trial = lost.ask()
+    trial.set_user_attr(STAGES, [0, 4])
+    trial.set_user_attr(LOST, True)
+    for step in (2, 6):
+        trial.report(-20.0, step)
+    lost.tell(trial, None, TrialState.FAIL)
+    reported(lost, [0], {2: -10.0}, TrialState.COMPLETE)
+    assert not should_prune(MEDIAN, lost, reported(lost, [0], {2: -14.0}))[0]

@@ -1,5 +1,6 @@
 """Study files and search spaces: what they suggest, what they write into an experiment, what they refuse."""
 
+import optuna
 import pytest
 import yaml
 
@@ -93,6 +94,32 @@ def test_an_experiment_outside_the_space_is_named(more, words):
         extract(experiment(**more), SPACE)
 
 
+def test_a_value_between_two_steps_is_named():
+    space = {"model.model.init_args.lift_dim": Entry("int", 1, 9, step=2)}
+    assert extract(experiment(lift_dim=7), space)[0] == {"model.model.init_args.lift_dim": 7}
+    with pytest.raises(ConfigError, match="lift_dim is 6, which is no step of 2 from 1"):
+        extract(experiment(lift_dim=6), space)
+
+
+def test_a_key_called_length_is_not_a_lists():
+    space = {"data.length": Entry("int", 10, 99)}
+    assert extract({"data": {"length": 64, "other": 1}}, space)[0] == {"data.length": 64}
+
+
+def test_samples_reach_what_depends_on_each_of_three_choices():
+    space = {
+        "a": Entry("categorical", choices=["x", "y", "z"]),
+        "b": Entry("categorical", choices=["u", "v"], when={"a": "y"}),
+        "c": Entry("float", 1, 2, when={"b": ["v"]}),
+        "length": Entry("int", 3, 4),
+    }
+    seen = list(samples(space))
+    assert {sample["a"] for sample in seen} == {"x", "y", "z"}
+    assert {sample.get("b") for sample in seen} == {None, "u", "v"}
+    assert {sample.get("c") for sample in seen} == {None, 1, 2}
+    assert {sample["length"] for sample in seen} == {3, 4}
+
+
 def test_samples_reach_every_entry_both_ends_and_all_choices():
     seen = list(samples(SPACE))
     assert {sample[TOPOLOGY] for sample in seen} == {PARALLEL, SERIES}
@@ -162,6 +189,12 @@ def test_a_study_file_has_defaults(tmp_path):
 def test_samplers_get_their_seed(tmp_path, sampler):
     study = read_study(write(tmp_path, sampler={"class_path": f"optuna.samplers.{sampler}"}))
     assert type(study.make_sampler(7)).__name__ == sampler
+
+    def first(seed):
+        search = optuna.create_study(sampler=study.make_sampler(seed))
+        return search.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).params["x"]
+
+    assert first(7) == first(7) != first(8)
 
 
 @pytest.mark.parametrize("pruner", ["HyperbandPruner", "PercentilePruner"])

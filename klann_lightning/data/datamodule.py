@@ -120,8 +120,8 @@ class PairedDataModule(pl.LightningDataModule):
         self._resampled: tempfile.TemporaryDirectory[str] | None = None
 
     def setup(self, stage: str) -> None:
-        """Check the recordings that `stage` needs, once; a fit ends with a test, so it needs all."""
-        splits = {"fit": ["train", "val", "test"], "validate": ["val"], "test": ["test"], "predict": ["test"]}
+        """Check the recordings that `stage` needs, once."""
+        splits = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["test"]}
         for split in splits[stage]:
             if split not in self.pairs:
                 self.pairs[split] = self._checked(split)

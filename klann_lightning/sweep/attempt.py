@@ -1,5 +1,6 @@
 """One attempt at a trial: choose its values, train it, tell the study what came out."""
 
+import errno
 import math
 import os
 import platform
@@ -18,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from klann_lightning.errors import KlannError
 from klann_lightning.sweep.fitting import (
-    PROGRESS_LOG,
     SCORES_FILE,
     TRIAL_CONFIG,
     Fit,
@@ -31,8 +31,9 @@ from klann_lightning.sweep.pruning import RUNGS, STAGES, should_prune
 from klann_lightning.sweep.records import Record
 from klann_lightning.sweep.sizing import model_size
 from klann_lightning.sweep.space import Config, assign, suggest
-from klann_lightning.sweep.study import Study
+from klann_lightning.sweep.study import SCORES, Study
 
+FULL_DISK = os.strerror(errno.ENOSPC)
 POLL_SECONDS = 0.1  # between two looks at a running training
 SIGNS = 6  # of life in the time after which a worker counts as lost
 MOST_UNCOUNTED = 1000  # trials that needed no training, after which the space is given up
@@ -57,6 +58,10 @@ class Plan:
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
+
+    def config_of(self, number: int, chosen: Config) -> Config:
+        """A trial's complete configuration, on the experiment's own recipe."""
+        return {**assign(self.experiment, chosen), "experiment": f"{self.name}-{number:04d}"}
 
     def record(self, number: int, config: dict[str, Any]) -> Record:
         """The trial's run in W&B."""
@@ -109,9 +114,11 @@ class Attempt:
         self._note({**size, "host": platform.node()})
         self._hold_constraints(size)
         if twin := self._twin():
-            self._do_not_count(f"same as trial {twin.number}")
+            self._note({name: twin.user_attrs[name] for name in SCORES})
+            if START not in self.trial.user_attrs:
+                self._do_not_count(f"same as trial {twin.number}")
             self.tell(TrialState.COMPLETE, twin.values)
-            return f"is the same as trial {twin.number}, and another is asked for in its place"
+            return f"is the same as trial {twin.number}"
         self.record = self.plan.record(self.number, {**self.trial.params, **size})
         scores = self._train(experiment)
         self._note(scores)
@@ -124,7 +131,7 @@ class Attempt:
         """Tell that there is no score, and why."""
         self._note({REASON: reason})
         self.tell(state, None)
-        if self.record is None and state == TrialState.FAIL:
+        if self.record is None and UNCOUNTED not in self.trial.user_attrs:
             self.record = self.plan.record(self.number, self.trial.params)
         self.close(state, {REASON: reason})
 
@@ -148,10 +155,9 @@ class Attempt:
     def _experiment(self, chosen: Config) -> Config:
         """The trial's complete configuration; also as a file, ready for `fit --config`."""
         try:
-            experiment = assign(self.plan.experiment, chosen)
+            experiment = self.plan.config_of(self.number, chosen)
         except KlannError as error:
             raise FailedError(str(error)) from error
-        experiment["experiment"] = f"{self.plan.name}-{self.number:04d}"
         write_config(self.plan.trial_folder(self.number) / "experiment.yaml", experiment)
         return experiment
 
@@ -198,8 +204,6 @@ class Attempt:
     def _train(self, experiment: Config) -> dict[str, float]:
         """One fit for every seed; of each score the median."""
         config = assign(experiment, {**TRIAL_CONFIG, **self.plan.study.trial})
-        callbacks = config["trainer"].get("callbacks") or []
-        config["trainer"]["callbacks"] = [*callbacks, PROGRESS_LOG]
         path = self.plan.trial_folder(self.number) / "trial.yaml"
         write_config(path, config)
         first = int(experiment.get("seed_everything") or 0)
@@ -221,25 +225,30 @@ class Attempt:
         checkpoint = next((path for path in checkpoints if path.is_file()), None)
         words = fit_command(config, folders[0], seed, checkpoint)
         fit = Fit(words, folders[0], self.plan.environment)
+        recorded = fit.before  # lines that a former attempt's worker has seen
         try:
             ended = False
             while not ended:
                 ended = not fit.running()  # before the last look at its progress
                 for line in fit.progress():
-                    self._follow(line, reported)
+                    recorded -= 1
+                    self._follow(line, reported, recorded >= 0)
                     self._sign()
                 self._sign()
                 if not ended:
                     self._rest(POLL_SECONDS)
         finally:
             fit.stop()
+        self._rest(0)  # a stop that has reached the training too is not its failure
         if failure := fit.failure():
+            if FULL_DISK in failure:
+                raise OSError(errno.ENOSPC, FULL_DISK)
             raise FailedError(failure)
         return read_scores(folders[0])
 
-    def _follow(self, line: dict[str, Any], reported: bool) -> None:
+    def _follow(self, line: dict[str, Any], reported: bool, recorded: bool) -> None:
         """A validation, for W&B; with one objective also for the study, and the pruner's verdict on it."""
-        if self.record:
+        if self.record and not recorded:
             self.record.add({name: line[name] for name in line if name.startswith(("val/", "epoch"))})
         name, step = self.plan.study.objectives[0], line["epoch"]
         if not reported or len(self.plan.study.objectives) > 1 or name not in line:
@@ -271,4 +280,4 @@ class Attempt:
         if now - self._signed >= self.plan.study.grace_seconds / SIGNS:
             self._note({ALIVE: f"{platform.node()} {os.getpid()} {time.time():.1f}"})
             self._signed = now
-            self.ledger.watch.lost(self._patiently(self.ledger.trials))
+            self.ledger.watch.look(self._patiently(self.ledger.trials))

@@ -1,5 +1,6 @@
 """`sweep`: from the study file to the report."""
 
+import fcntl
 import json
 import sys
 import time
@@ -7,19 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.sweep.attempt import Plan
-from klann_lightning.sweep.crew import lead
-from klann_lightning.sweep.fitting import SCORES_FILE, Fit, fit_command
+from klann_lightning.sweep.crew import lead, told_to_stop
+from klann_lightning.sweep.fitting import SCORES_FILE, Fit, fit_command, write_config
 from klann_lightning.sweep.ledger import Ledger, Watch, counted
-from klann_lightning.sweep.outcome import best_of, leaderboard, table, write_files
+from klann_lightning.sweep.outcome import best_of, front_of, leaderboard, table, write_files
 from klann_lightning.sweep.page import write_front, write_page
 from klann_lightning.sweep.preflight import check, define, prepare, read_experiment
 from klann_lightning.sweep.records import Record
+from klann_lightning.sweep.space import Config, suggest
 from klann_lightning.sweep.storage import open_storage, redacted
 from klann_lightning.sweep.study import SCORES, SIZES, read_study
 
+STOPPED = "stopped; the same command goes on with the study"
 INTERRUPTED = 130  # exit code, as a shell's for Ctrl-C
 
 
@@ -47,7 +51,7 @@ def run(
     if study.trials is None and study.minutes is None:
         raise ConfigError(f"{study_file} never ends: give trials or minutes, there or as an option")
     experiment = read_experiment(words)
-    starts = check(study, study_file, experiment, words)
+    starts = check(study, study_file, experiment, words, best > 0)
     title = name or f"{experiment['experiment']}-{study.name}"
     folder = Path(experiment["runs"]) / title
     url = storage or f"sqlite:///{folder / 'study.db'}"
@@ -62,7 +66,7 @@ def run(
         Ledger(search, opened, study.retries, Watch(study.grace_seconds)).close_surplus()
     _report(plan, search)
     if stopped:
-        print("stopped; the same command goes on with the study")
+        print(STOPPED)
         sys.exit(INTERRUPTED)
     if ended_by_error == workers:
         raise StudyError("no worker is left; the reasons stand above, and the same command goes on")
@@ -92,7 +96,8 @@ def _promise(plan: Plan, workers: int) -> str:
 def _report(plan: Plan, study: optuna.Study) -> None:
     """Every file of the study's folder, its own run in W&B, and the table."""
     names, folder = plan.study.objectives, plan.folder
-    written = write_files(study, names, folder)
+    configs = {trial.number: _config(plan, trial) for trial in front_of(study)}
+    written = write_files(study, names, folder, configs)
     write_page(study, names, folder / "report.html")
     written.append(folder / "report.html")
     pictures = [folder / "front.png"] if write_front(study, names, folder / "front.png") else []
@@ -110,26 +115,46 @@ def _report(plan: Plan, study: optuna.Study) -> None:
 
 
 def _refit(plan: Plan, study: optuna.Study, count: int) -> None:
-    """Train the best on the experiment's own recipe, and score them once on the test recordings."""
+    """Train the best on the experiment's own recipe, and score them once on the test recordings.
+
+    Of several searches that end together one trains, and the others wait for its scores.
+    """
     lines = [f"\n{'own recipe':<16}{'parameters':>12}{'cost':>8}{'test ESR dB':>13}{'test MR-STFT':>14}"]
+    (plan.folder / "best").mkdir(exist_ok=True)
     for trial in best_of(study, count):
         folder = plan.folder / "best" / f"trial-{trial.number:04d}"
-        if not (folder / SCORES_FILE).is_file():
-            print(f"trial {trial.number} on the experiment's own recipe: {folder}", flush=True)
-            config = plan.trial_folder(trial.number) / "experiment.yaml"
-            checkpoint = folder / "last.ckpt"
-            seed = int(plan.experiment.get("seed_everything") or 0)
-            words = fit_command(config, folder, seed, checkpoint if checkpoint.is_file() else None)
-            fit = Fit(words, folder, {})
-            try:
-                fit.process.wait()
-            finally:
-                fit.stop()
-            if failure := fit.failure():
-                raise StudyError(f"trial {trial.number} on the experiment's own recipe: {failure}")
+        with (plan.folder / "best" / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when this process ends, however it ends
+            if not (folder / SCORES_FILE).is_file():
+                _train_anew(plan, trial, folder)
         scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))[-1]
         lines.append(
             f"trial {trial.number:<10}{trial.user_attrs['parameters']:>12}{trial.user_attrs['cost']:>8}"
             f"{scores['esr_db']:>13.2f}{scores['mr_stft']:>14.3f}"
         )
     print("\n".join(lines))
+
+
+def _train_anew(plan: Plan, trial: FrozenTrial, folder: Path) -> None:
+    print(f"trial {trial.number} on the experiment's own recipe: {folder}", flush=True)
+    config = folder.with_suffix(".yaml")
+    write_config(config, _config(plan, trial))
+    checkpoint = folder / "last.ckpt"
+    seed = int(plan.experiment.get("seed_everything") or 0)
+    words = fit_command(config, folder, seed, checkpoint if checkpoint.is_file() else None)
+    with told_to_stop() as told:
+        fit = Fit(words, folder, {})
+        while fit.running() and not told:
+            time.sleep(0.2)
+        fit.stop()
+    if told:
+        print(STOPPED)
+        sys.exit(INTERRUPTED)
+    if failure := fit.failure():
+        raise StudyError(f"trial {trial.number} on the experiment's own recipe: {failure}")
+
+
+def _config(plan: Plan, trial: FrozenTrial) -> Config:
+    """The configuration that a trial stands for, also where another machine has trained it."""
+    chosen = suggest(optuna.trial.FixedTrial(trial.params), plan.study.space)
+    return plan.config_of(trial.number, chosen)

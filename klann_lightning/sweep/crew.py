@@ -19,7 +19,7 @@ def lead(plan: Plan, workers: int) -> tuple[bool, int]:
     """Run the workers; whether somebody has told them to stop, and how many ended by an error."""
     places = worker_environments(workers)
     spares = plan.study.retries * workers
-    with _told_to_stop() as told:
+    with told_to_stop() as told:
         crew = [_worker(plan, place, index) for index, place in enumerate(places, 1)]
         while any(process.is_alive() for process in crew) and not told:
             time.sleep(0.2)
@@ -62,7 +62,7 @@ def _worker(plan: Plan, environment: dict[str, str], index: int) -> SpawnProcess
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[list[int]]:
+def told_to_stop() -> Iterator[list[int]]:
     """A list that holds the signal once Ctrl-C or SIGTERM has come."""
     told: list[int] = []
     kinds = (signal.SIGTERM, signal.SIGINT)

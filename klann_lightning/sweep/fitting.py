@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from klann_lightning.training.progress import PARENT, PROGRESS
+from klann_lightning.handshake import PARENT, PROGRESS
 
 LOG = "fit.log"  # what the process prints, in the folder of its run
 SCORES_FILE = "scores.json"
@@ -29,20 +29,28 @@ TRIAL_CONFIG: dict[str, Any] = {
         }
     ],
 }
-PROGRESS_LOG = {"class_path": "klann_lightning.training.progress.ProgressLog"}
+PROGRESS_LOG = "klann_lightning.training.progress.ProgressLog"
 
 
 def fit_command(config: Path, folder: Path, seed: int, checkpoint: Path | None) -> list[str]:
     """What a shell would have to run for the same training."""
     words = [sys.executable, "-m", "klann_lightning", "fit", f"--config={config}"]
     words += [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
+    words += [f"--trainer.callbacks+={PROGRESS_LOG}"]
     return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
     """As YAML, for `fit --config`."""
+    write_whole(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there as a whole or not at all, also where several processes write the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8", newline="")
+    aside.replace(path)
 
 
 def read_scores(folder: Path) -> dict[str, float]:
@@ -58,6 +66,8 @@ class Fit:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._read = 0  # bytes of the progress that were handed out
+        self.before = len(self.progress())  # lines of a training that was stopped and goes on
+        self._read = 0
         # A cluster's variables describe the worker's own job; a trial is one process of it. In a session
         # of its own, so that a Ctrl-C reaches the search alone, which then ends its trainings in order.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}

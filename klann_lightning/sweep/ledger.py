@@ -27,6 +27,9 @@ RETRY_OF = "retry_of"  # number of the attempt before
 UNCOUNTED = "uncounted"  # why the trial does not count as one that was asked for
 REASON = "reason"  # why it failed or was pruned
 ALIVE = "alive"  # its worker's sign of life
+LOST = "lost"  # its worker was lost, and it is tried again
+
+RUNNING = TrialState.RUNNING
 
 
 def slots(trials: Sequence[FrozenTrial]) -> list[Slot]:
@@ -73,24 +76,24 @@ def claimable(trials: Sequence[FrozenTrial], budget: int | None) -> list[FrozenT
 
 
 class Watch:
-    """Notices running trials whose worker gives no sign of life, by this process's own clock."""
+    """Notices, by this process's own clock, what has stood still for too long."""
 
     def __init__(self, grace_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.grace_seconds, self.clock = grace_seconds, clock
-        self._seen: dict[int, tuple[Any, float]] = {}  # sign of life, and since when it stands still
+        self._seen: dict[int, tuple[Any, float]] = {}  # a trial's sign, and since when it stands still
 
-    def lost(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Trials whose sign has stood still for longer than the grace."""
-        now, found = self.clock(), []
-        for trial in trials:
-            if trial.state != TrialState.RUNNING:
-                continue
-            sign = trial.user_attrs.get(ALIVE)
-            if trial.number not in self._seen or self._seen[trial.number][0] != sign:
-                self._seen[trial.number] = (sign, now)
-            elif now - self._seen[trial.number][1] > self.grace_seconds:
-                found.append(trial)
-        return found
+    def look(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Running trials whose worker gives no sign of life, and lost ones that nobody asks for again."""
+        signs = {trial.number: trial.user_attrs.get(ALIVE) for trial in trials if trial.state == RUNNING}
+        signs |= {slot[-1].number: LOST for slot in slots(trials) if slot[-1].user_attrs.get(LOST)}
+        now = self.clock()
+        before = self._seen
+        self._seen = {
+            number: before[number] if number in before and before[number][0] == sign else (sign, now)
+            for number, sign in signs.items()
+        }
+        still = [number for number, (_, since) in self._seen.items() if now - since > self.grace_seconds]
+        return [trials[number] for number in sorted(still)]
 
     def forget(self) -> None:
         """While the storage was away, nobody could give a sign."""
@@ -127,7 +130,7 @@ class Ledger:
             trials = self.trials()
         for trial in claimable(trials, budget):
             try:
-                if self.storage.set_trial_state_values(self.id_of(trial.number), TrialState.RUNNING):
+                if self.storage.set_trial_state_values(self.id_of(trial.number), RUNNING):
                     return trial.number
             except UpdateFinishedTrialError:
                 continue
@@ -138,23 +141,34 @@ class Ledger:
         self.storage.set_trial_state_values(self.id_of(number), TrialState.WAITING)
 
     def replace_lost(self) -> list[FrozenTrial]:
-        """Fail the trials whose workers are lost and let copies of them wait; those that it failed."""
+        """Fail the trials whose workers are lost and let copies of them wait; those that it failed.
+
+        Only the process that has failed a trial asks for its copy. If it is killed in between, the next
+        one notices after the grace that nobody did.
+        """
         failed = []
-        for trial in self.watch.lost(self.trials()):
+        for trial in self.watch.look(self.trials()):
             slot = next((slot for slot in slots(self.trials()) if trial.number in numbers(slot)), [trial])
-            reason = f"no sign of life of its worker for {self.watch.grace_seconds:g} s"
-            if slot[-1].number == trial.number and len(slot) <= self.retries:
+            again = slot[-1].number == trial.number and len(slot) <= self.retries
+            if trial.state == RUNNING:
+                reason = f"no sign of life of its worker for {self.watch.grace_seconds:g} s"
+                reason += "" if again else f", as {len(slot) - 1} times before; not tried again"
+                if not self._fail(trial.number, {REASON: reason, LOST: again}):
+                    continue
+                failed.append(trial)
+            if again:
                 self.study.add_trial(_again(trial))
-            elif slot[-1].number == trial.number:
-                reason += f", as {len(slot) - 1} times before; not tried again"
-            trial_id = self.id_of(trial.number)
-            try:
-                self.storage.set_trial_user_attr(trial_id, REASON, reason)
-                if self.storage.set_trial_state_values(trial_id, TrialState.FAIL):
-                    failed.append(trial)
-            except UpdateFinishedTrialError:
-                continue
         return failed
+
+    def _fail(self, number: int, attributes: dict[str, Any]) -> bool:
+        """Whether it was this process that has failed the trial."""
+        trial_id = self.id_of(number)
+        try:
+            for name, value in attributes.items():
+                self.storage.set_trial_user_attr(trial_id, name, value)
+            return self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
 
     def close_surplus(self) -> None:
         """Fail what waits in vain: asked for twice, or in place of a trial that was not lost after all."""
@@ -162,9 +176,7 @@ class Ledger:
         wanted = [slot[-1].number for slot in slots(trials) if outcome(slot) is slot[-1]]
         for trial in trials:
             if trial.state == TrialState.WAITING and trial.number not in wanted:
-                trial_id = self.id_of(trial.number)
-                self.storage.set_trial_user_attr(trial_id, UNCOUNTED, "asked for twice")
-                self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                self._fail(trial.number, {UNCOUNTED: "asked for twice"})
 
 
 def numbers(trials: Sequence[FrozenTrial]) -> list[int]:

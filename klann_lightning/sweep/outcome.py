@@ -1,7 +1,7 @@
 """What a study has found: leaderboard, Pareto front, importances; as rows, files and a terminal table."""
 
 import csv
-import shutil
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from klann_lightning.sweep.fitting import write_config, write_whole
 from klann_lightning.sweep.ledger import REASON, START, counted, slots
 from klann_lightning.sweep.study import SCORES, SIZES
 
@@ -83,8 +84,10 @@ def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, dict[str
     return found
 
 
-def write_files(study: optuna.Study, names: Sequence[str], folder: Path) -> list[Path]:
-    """leaderboard.csv, importances.csv, and front/ with configurations ready for `fit --config`."""
+def write_files(
+    study: optuna.Study, names: Sequence[str], folder: Path, configs: dict[int, Row]
+) -> list[Path]:
+    """leaderboard.csv, importances.csv, and front/ with these configurations, ready for `fit --config`."""
     rows = leaderboard(study)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     _write_csv(folder / "leaderboard.csv", columns, [[row.get(name) for name in columns] for row in rows])
@@ -92,12 +95,12 @@ def write_files(study: optuna.Study, names: Sequence[str], folder: Path) -> list
     shares = [[name, key, share] for name, parts in found.items() for key, share in parts.items()]
     _write_csv(folder / "importances.csv", ["objective", "parameter", "importance"], shares)
     front = folder / "front"
-    shutil.rmtree(front, ignore_errors=True)
-    front.mkdir(parents=True)
-    for trial in front_of(study):
-        config = folder / "trials" / f"{trial.number:04d}" / "experiment.yaml"
-        if config.is_file():  # not on the disk of another machine that shares the storage alone
-            shutil.copyfile(config, front / f"trial-{trial.number:04d}.yaml")
+    kept = [front / f"trial-{number:04d}.yaml" for number in configs]
+    for path, config in zip(kept, configs.values(), strict=True):
+        write_config(path, config)
+    for path in front.glob("trial-*.yaml"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
     return [folder / "leaderboard.csv", folder / "importances.csv", front]
 
 
@@ -131,6 +134,6 @@ def _slots(study: optuna.Study) -> list[list[FrozenTrial]]:
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *rows])
+    write_whole(path, text.getvalue())

@@ -1,6 +1,7 @@
 """A study as one HTML file with interactive figures, which needs no network; and its front as a picture."""
 
 import html
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from klann_lightning.plots import front_figure
+from klann_lightning.sweep.fitting import write_whole
 from klann_lightning.sweep.ledger import START, counted
 from klann_lightning.sweep.outcome import Row, front_of, leaderboard
 from klann_lightning.sweep.study import SIZES
@@ -42,12 +44,12 @@ def write_page(study: optuna.Study, names: Sequence[str], path: Path) -> None:
         script = False
     title = html.escape(study.study_name)
     rows = _table(leaderboard(study))
-    path.write_text(
+    write_whole(
+        path,
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>{''.join(parts)}"
         f"<h2>Leaderboard</h2><p class='note'>Bold: on the front. Shaded: a configuration that the study was "
         f"given to start from.</p>{rows}</body></html>",
-        encoding="utf-8",
     )
 
 
@@ -70,7 +72,9 @@ def write_front(study: optuna.Study, names: Sequence[str], path: Path) -> bool:
         AXES.get(names[0], names[0]),
         study.study_name,
     )
-    figure.savefig(path, dpi=120)
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    figure.savefig(aside, dpi=120)
+    aside.replace(path)
     return True
 
 

@@ -7,14 +7,16 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from jsonargparse import ArgumentParser
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import StudyDirection
 
-from klann_lightning.data.pairs import find_pairs
+from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import ConfigError
 from klann_lightning.experiment import resolve
 from klann_lightning.sweep.attempt import Plan
@@ -31,7 +33,7 @@ TOKEN = "wandb"  # what the ids of its W&B runs begin with
 PREPARING_SECONDS = 30.0  # that one who joins leaves to the creator
 # What may differ between the processes of one study: where things lie, and what they run on.
 PLACES = (
-    *("config", "experiment", "runs", "data.root", "data.num_workers"),
+    *("config", "experiment", "scored", "media", "runs", "data.root", "data.num_workers"),
     *("trainer.accelerator", "trainer.devices", "trainer.logger", "trainer.enable_progress_bar"),
 )
 
@@ -47,12 +49,18 @@ def read_experiment(words: Sequence[str]) -> Config:
     return experiment
 
 
-def check(study: Study, file: Path, experiment: Config, words: Sequence[str]) -> list[Start]:
+def check(study: Study, file: Path, experiment: Config, words: Sequence[str], best: bool) -> list[Start]:
     """The configurations to start from, after everything was tried that a trial might stumble over."""
-    data = experiment["data"]
-    devices = [data["device"]] if isinstance(data["device"], str) else data["device"]
-    for split in ("train", "val"):
-        find_pairs(Path(data["root"]), split, devices)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PairedDataModule, "data")
+    recordings = parser.instantiate(parser.parse_object({"data": experiment["data"]}))["data"]
+    recordings.setup("fit")
+    if best:
+        recordings.setup("test")
+    recordings.teardown("fit")
+    names = [path.stem for path in study.start]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{file}: two files to start from are called {twice.pop()}; rename one")
     try:
         for chosen in samples(study.space):
             _resolved(assign(assign(experiment, chosen), study.trial))
@@ -64,7 +72,7 @@ def check(study: Study, file: Path, experiment: Config, words: Sequence[str]) ->
 def prepare(plan: Plan, starts: list[Start]) -> str:
     """Make the study with the trials it starts from, or join it; the token of its W&B runs."""
     storage = open_storage(plan.storage)
-    definition = json.loads(json.dumps({"experiment": plan.experiment, **define(plan.study)}))
+    definition = json.loads(json.dumps({"fit": plan.experiment, **define(plan.study)}))
     try:
         directions = [StudyDirection.MINIMIZE] * len(plan.study.objectives)
         study = optuna.create_study(study_name=plan.name, storage=storage, directions=directions)
@@ -75,8 +83,10 @@ def prepare(plan: Plan, starts: list[Start]) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names(plan.study.objectives)
-        study.set_user_attr(TOKEN, secrets.token_hex(4))
-        study.set_user_attr(DEFINITION, definition)
+        _clear(plan)
+    for name, value in ((TOKEN, secrets.token_hex(4)), (DEFINITION, definition)):
+        if name not in study.user_attrs:
+            study.set_user_attr(name, value)
     ledger = Ledger(study, storage, plan.study.retries, Watch(plan.study.grace_seconds))
     asked = {trial.user_attrs.get(START) for trial in ledger.trials()}
     for name, parameters in starts:
@@ -86,6 +96,16 @@ def prepare(plan: Plan, starts: list[Start]) -> str:
         ledger.top_up(plan.budget)
     study.set_user_attr(PREPARED, True)
     return str(study.user_attrs[TOKEN])
+
+
+def _clear(plan: Plan) -> None:
+    """A new study must not take an older one's trainings for its own: they are put aside."""
+    for name in ("trials", "best"):
+        old = plan.folder / name
+        if old.exists():
+            aside = plan.folder / f"{name}-until-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+            old.rename(aside)
+            print(f"{old} was of another study: it is {aside} now")
 
 
 def define(study: Study) -> dict[str, Any]:
@@ -121,7 +141,7 @@ def _resolved(config: Config) -> Config:
 
 def _differences(one: Any, other: Any, key: str = "") -> list[str]:
     """The keys under which two configurations differ; where things lie does not count."""
-    if one == other or key.removeprefix("experiment.") in PLACES:
+    if one == other or key.removeprefix("fit.") in PLACES:
         return []
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         one, other = dict(enumerate(one)), dict(enumerate(other))
@@ -131,7 +151,7 @@ def _differences(one: Any, other: Any, key: str = "") -> list[str]:
             for name in dict.fromkeys([*one, *other])
         ]
         return [place for part in parts for place in part]
-    return [key]
+    return [key.removeprefix("fit.")]
 
 
 def _await_creator(study: optuna.Study, definition: dict[str, Any]) -> None:

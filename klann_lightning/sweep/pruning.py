@@ -7,6 +7,8 @@ from optuna.pruners import BasePruner
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from klann_lightning.sweep.ledger import LOST
+
 STAGES = "stages"  # user attribute: epochs ended before each of the trial's stages began
 RUNGS = "rungs"  # user attribute: per stage, what successive halving has noted on the trial
 _RUNG = "completed_rung_"  # how successive halving calls it
@@ -41,8 +43,9 @@ def _within_stage(trial: FrozenTrial, stage: int) -> FrozenTrial:
         for step, value in trial.intermediate_values.items()
         if first < step <= behind
     }
-    # A trial that has gone on to a later stage has passed this one.
-    state = trial.state if stage + 1 >= len(stages) else TrialState.COMPLETE
+    # A trial that has gone on to a later stage has passed this one. A lost one counts by its copy.
+    passed = stage + 1 < len(stages) and not trial.user_attrs.get(LOST)
+    state = TrialState.COMPLETE if passed else trial.state
     if state in (TrialState.RUNNING, TrialState.WAITING):
         state = TrialState.RUNNING
     return create_trial(

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import import_module
+from math import isclose
 from typing import Any, Protocol
 
 from klann_lightning.errors import ConfigError
@@ -68,11 +69,10 @@ def extract(config: Config, space: Space) -> tuple[Config, dict[str, Any]]:
 
 
 def samples(space: Space) -> Iterator[Config]:
-    """Few assignments that together reach every entry, both its ends and all its choices."""
-    most = max([2, *(len(entry.choices or []) for entry in space.values())])
-    conditions = max(1, len({str(entry.when) for entry in space.values()}))
-    for turn in range(most * conditions):
-        yield suggest(_Turn(turn), space)
+    """Assignments that together reach every entry at both its ends, or with all its choices."""
+    for key, entry in space.items():
+        for option in entry.choices if entry.type == "categorical" and entry.choices else (LOW, HIGH):
+            yield suggest(_Forced({**_conditions(key, space), key: option}), space)
 
 
 def look_up(config: Config, key: str) -> Any:
@@ -119,6 +119,14 @@ def _accepts(class_path: str) -> set[str]:
         raise ConfigError(f"there is no class {class_path}") from error
 
 
+def _conditions(key: str, space: Space) -> Config:
+    """Values of earlier keys under which a key is searched."""
+    forced: Config = {}
+    for other, wanted in space[key].when.items():
+        forced |= {**_conditions(other, space), other: _values(wanted)[0]}
+    return forced
+
+
 class _Known:
     """Suggests what a configuration has, and keeps it as parameters."""
 
@@ -126,11 +134,11 @@ class _Known:
         self.config = config
         self.parameters: dict[str, Any] = {}
 
-    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
-        return self._within(name, low, high)
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        return self._within(name, low, high, step)
 
-    def suggest_int(self, name: str, low: int, high: int, **_: Any) -> int:
-        return int(self._within(name, low, high))
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return int(self._within(name, low, high, step))
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
         value = look_up(self.config, name)
@@ -139,27 +147,35 @@ class _Known:
         self.parameters[name] = value
         return value
 
-    def _within(self, name: str, low: float, high: float) -> float:
+    def _within(self, name: str, low: float, high: float, step: float | None) -> float:
         key, _, last = name.rpartition(".")
-        value = len(look_up(self.config, key)) if last == "length" else look_up(self.config, name)
+        holder = look_up(self.config, key) if key else self.config
+        value = len(holder) if isinstance(holder, list) and last == "length" else look_up(self.config, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise ConfigError(f"{name} is {value}, outside {low:g} to {high:g}")
+        if step is not None and not isclose((value - low) / step, round((value - low) / step), abs_tol=1e-8):
+            raise ConfigError(f"{name} is {value}, which is no step of {step:g} from {low:g}")
         self.parameters[name] = value
         return value
 
 
-class _Turn:
-    """Suggests in turn the ends of ranges and the choices; every later choice turns more slowly."""
+LOW, HIGH = object(), object()  # ends of a range
 
-    def __init__(self, turn: int) -> None:
-        self.turn = turn
 
-    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
-        return high if self.turn % 2 else low
+class _Forced:
+    """Suggests the given values and ends, elsewhere the low end or the first choice."""
 
-    def suggest_int(self, name: str, low: int, high: int, **_: Any) -> int:
-        return high if self.turn % 2 else low
+    def __init__(self, forced: Config) -> None:
+        self.forced = forced
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        chosen: Any = self.forced.get(name, self.forced.get(name.rpartition(".")[0], LOW))
+        if chosen is HIGH:
+            return high
+        return low if chosen is LOW else float(chosen)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return int(self.suggest_float(name, low, high, step=step, log=log))
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        turn, self.turn = self.turn, self.turn + self.turn // len(choices)
-        return choices[turn % len(choices)]
+        return self.forced.get(name, choices[0])

@@ -20,6 +20,15 @@ FORMS = (
     "mysql://USER:PASSWORD@HOST/DATABASE, grpc://HOST:PORT"
 )
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those that we name in the extras
+# That a storage has to answer: SQLite while others write, a server before it counts as away.
+TIMEOUTS: dict[str, dict[str, int]] = {
+    "sqlite": {"timeout": 60},
+    "postgresql+psycopg": {
+        **{"connect_timeout": 10, "tcp_user_timeout": 60_000},
+        **{"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
+    },
+    "mysql+pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+}
 OPENING_SECONDS = 10.0  # a server that is not there for so long at the start is an error
 OUTAGE_SECONDS = 600.0  # that it may be away later
 
@@ -88,9 +97,8 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _open_tables(url: str) -> BaseStorage:
-    options: dict[str, object] = {"pool_pre_ping": True}  # a connection that a restart has cut is replaced
-    if url.startswith("sqlite"):
-        options["connect_args"] = {"timeout": 60}  # while others write
+    # pre_ping: a connection that a restart has cut is replaced.
+    options = {"pool_pre_ping": True, "connect_args": TIMEOUTS.get(url.partition(":")[0], {})}
     # Two that make the tables at once get in each other's way, and the second one's next try finds them.
     storage = _again(lambda: RDBStorage(url, engine_kwargs=options))
     if url.startswith("sqlite"):

@@ -1,5 +1,6 @@
 """A worker of a study: attempts trial after trial until the study is done."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from klann_lightning.errors import KlannError
+from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.sweep.attempt import (
     Attempt,
     FailedError,
@@ -58,6 +60,7 @@ class Worker:
 
     def run(self) -> None:
         while time.time() < self.plan.end:
+            self.rest(0)
             for lost in self.patiently(self.ledger.replace_lost):
                 host = lost.user_attrs.get("host", "its host")
                 self.say(lost.number, f"lost: no sign of life from {host}")
@@ -73,7 +76,10 @@ class Worker:
     def attempt(self, number: int) -> None:
         """One trial, whatever becomes of it."""
         started = time.monotonic()
-        trial = self.patiently(lambda: self._open(number))
+        try:
+            trial = self.patiently(lambda: self._open(number))
+        except UpdateFinishedTrialError:  # lost already, for example while this machine slept
+            return
         attempt = Attempt(self.plan, self.ledger, trial, self.patiently, self.rest)
         try:
             try:
@@ -86,7 +92,11 @@ class Worker:
                 said = f"failed: {error}"
             except (StoppedError, StorageGoneError, LostError):
                 raise
-            except Exception as error:  # a full disk, say: it ends this trial and not the study
+            except Exception as error:  # whatever it is, it ends this trial and not the study
+                if end := self._end_of_all(error):
+                    attempt.close(TrialState.WAITING, {})
+                    self._put_back(number)
+                    raise end from error
                 attempt.end(TrialState.FAIL, f"{type(error).__name__}: {error}")
                 said = f"failed: {type(error).__name__}: {error}"
         except LostError:
@@ -129,6 +139,15 @@ class Worker:
         sampler = self.plan.study.make_sampler(seed)
         study = optuna.load_study(study_name=self.plan.name, storage=self.storage, sampler=sampler)
         return optuna.trial.Trial(study, self.ledger.id_of(number))
+
+    @staticmethod
+    def _end_of_all(error: Exception) -> KlannError | None:
+        """What every other trial would stumble over as well."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return ConfigError("the disk is full. Make room; the same command goes on with the study.")
+        if isinstance(error, ImportError):
+            return ConfigError(f"the study's sampler or pruner needs {error.name}: pip install {error.name}")
+        return None
 
     def _put_back(self, number: int) -> None:
         try:

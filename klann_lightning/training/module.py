@@ -90,6 +90,8 @@ class EffectModule(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self._readers is not None and len(self._readers[0]) != len(batch["input"]):
             self._readers = None  # of a checkpoint that was trained with another number of them
+        if self._readers is not None:  # a checkpoint's are on the CPU
+            self._readers = tuple(part.to(self.device) for part in self._readers)
         self._before = self._readers  # an optimizer with a closure takes the same step several times
 
     def training_step(self, batch: dict[str, Any]) -> Tensor:

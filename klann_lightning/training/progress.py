@@ -9,10 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from klann_lightning.errors import KlannError
+from klann_lightning.handshake import PARENT, PROGRESS
 from klann_lightning.training.stages import StageSwitch
-
-PROGRESS = "progress.jsonl"
-PARENT = "KLANN_PARENT"  # environment variable: the process without which the training has no purpose
 
 
 class DivergedError(KlannError):

@@ -3,7 +3,7 @@
 #   sbatch sweeps/search/slurm.sh --config sweeps/la2a.yaml --study sweeps/search/architecture.yaml \
 #       --storage journal://runs/la2a-architecture/study.log
 #SBATCH --job-name=klann-sweep
-#SBATCH --output=runs/slurm-%A_%a.log
+#SBATCH --output=slurm-%A_%a.log
 #SBATCH --array=1-8
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
