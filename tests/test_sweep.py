@@ -397,7 +397,7 @@ def test_every_shipped_study_fits_every_experiment(search, device, root, tmp_pat
     main(
         [
             *("sweep", f"--config={sweeps / f'{device}.yaml'}", f"--study={search}", f"--runs={tmp_path}"),
-            *("--data.device=tiny", f"--data.root={root}", "--trials=0"),
+            *("--data.device=tiny", f"--data.root={root}", "--data.context_seconds=0.1", "--trials=0"),
         ]
     )
     (folder,) = tmp_path.iterdir()
