@@ -64,7 +64,10 @@ def run(
     search = optuna.load_study(study_name=plan.name, storage=opened)
     if not stopped:
         Ledger(search, opened, study.retries, Watch(study.grace_seconds)).close_surplus()
-    _report(plan, search)
+    try:
+        _report(plan, search)
+    except OSError as error:
+        raise StudyError(f"the report cannot be written: {error}; the same command tries again") from error
     if stopped:
         print(STOPPED)
         sys.exit(INTERRUPTED)

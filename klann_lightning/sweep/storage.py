@@ -84,7 +84,8 @@ def patiently(action: Callable[[], Result], rest: Callable[[float], None]) -> Re
                 raise
             if since is None:
                 since = time.monotonic()
-                print("the storage does not answer; waiting for it", flush=True)
+                reason = str(error.__cause__ or error).partition("\n")[0]
+                print(f"the storage does not answer; waiting for it ({reason})", flush=True)
             if time.monotonic() - since > OUTAGE_SECONDS:
                 raise StorageGoneError(f"the storage is away for {OUTAGE_SECONDS:g} s: {error}") from error
         rest(1.0)
