@@ -199,7 +199,8 @@ def _run_function(name: str, words: Sequence[str]) -> None:
         """With errors of one line."""
 
     function = COMMANDS[name]
-    parser = Parser(prog=f"klann_lightning {name}", description=function.__doc__)
+    about = str(function.__doc__).partition("Args:")[0]  # each argument's part stands beside it
+    parser = Parser(prog=f"klann_lightning {name}", description=about)
     if function is sweep:
         parser.add_function_arguments(function, as_positional=False)
         own, others = _divide(words, signature(function).parameters)
