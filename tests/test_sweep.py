@@ -41,7 +41,7 @@ class Search:
     def __init__(self, folder: Path, root: Path, epochs: int = 2, **study) -> None:
         self.runs = folder / "runs"
         file = folder / "mine.yaml"
-        fields = {"objectives": ["val/esr_db"], "space": LIFT, "grace_seconds": 15.0, **study}
+        fields = {"objectives": ["val/esr_db"], "space": LIFT, "grace_seconds": 20.0, **study}
         file.write_text(yaml.safe_dump(fields))
         stages = TIME.replace('"epochs": 3', f'"epochs": {epochs}')
         self.words = [
@@ -126,7 +126,7 @@ def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
         assert (first.number in killed) == bool(again)
         if again:
             assert first.state == TrialState.FAIL
-            assert first.user_attrs[REASON] == "no sign of life of its worker for 15 s"
+            assert first.user_attrs[REASON] == "no sign of life of its worker for 20 s"
             assert again[0].user_attrs[RETRY_OF] == first.number
             assert again[0].params == first.params
             former = search.training(first.number) / "last.ckpt"
@@ -269,7 +269,7 @@ def test_the_best_are_trained_anew_and_scored_on_test(root, tmp_path):
 
 
 def test_a_server_that_goes_away_for_a_while_does_not_end_the_study(root, tmp_path, postgres):
-    search = Search(tmp_path, root, epochs=150, grace_seconds=3.0, space={**LIFT, **SMALL_STEPS})
+    search = Search(tmp_path, root, epochs=150, grace_seconds=8.0, space={**LIFT, **SMALL_STEPS})
     process = search.start("--trials=2", "--workers=2", "--name=outage", f"--storage={postgres.url}")
     search.folder = search.runs / "outage"
     training = search.training(0)
