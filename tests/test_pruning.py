@@ -5,8 +5,8 @@ import pytest
 from optuna.pruners import HyperbandPruner, PercentilePruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from klann_lightning.sweep.ledger import LOST
-from klann_lightning.sweep.pruning import RUNGS, STAGES, should_prune
+from klann_lightning.sweep.ledger import LOST, RUNGS, STAGES
+from klann_lightning.sweep.pruning import should_prune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 MEDIAN = PercentilePruner(50.0, n_startup_trials=1)

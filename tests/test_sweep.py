@@ -319,21 +319,25 @@ def test_a_mistake_is_named_before_any_trial(study, more, words, root, tmp_path)
     assert not search.folder.exists()
 
 
-def test_a_start_outside_the_space_is_named(root, tmp_path):
-    (tmp_path / "large.yaml").write_text("model: {model: {init_args: {lift_dim: 7}}}")
-    search = Search(tmp_path, root, trials=3, start=["large.yaml"])
-    with pytest.raises(
-        ConfigError, match=r"large\.yaml lies outside the space: .*lift_dim is 7, outside 1 to 6"
-    ):
-        main(search.words)
-
-
-def test_a_start_that_differs_elsewhere_is_named(root, tmp_path):
-    (tmp_path / "wide.yaml").write_text("model: {model: {init_args: {hidden: [7]}}}")
-    search = Search(tmp_path, root, trials=3, start=["wide.yaml"])
-    with pytest.raises(
-        ConfigError, match=r"wide\.yaml differs from the experiment in model\.model\.init_args\.hidden"
-    ):
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        (
+            "large",
+            "{lift_dim: 7}",
+            r"large\.yaml lies outside the space: .*lift_dim is 7, outside 1 to 6",
+        ),
+        (
+            "wide",
+            "{hidden: [7]}",
+            r"wide\.yaml differs from the experiment in model\.model\.init_args\.hidden",
+        ),
+    ],
+)
+def test_a_start_that_the_space_cannot_express_is_named(name, arguments, words, root, tmp_path):
+    (tmp_path / f"{name}.yaml").write_text(f"model: {{model: {{init_args: {arguments}}}}}")
+    search = Search(tmp_path, root, trials=3, start=[f"{name}.yaml"])
+    with pytest.raises(ConfigError, match=words):
         main(search.words)
 
 

@@ -17,7 +17,6 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from klann_lightning.errors import KlannError
 from klann_lightning.sweep.fitting import (
     SCORES_FILE,
     TRIAL_CONFIG,
@@ -26,8 +25,18 @@ from klann_lightning.sweep.fitting import (
     read_scores,
     write_config,
 )
-from klann_lightning.sweep.ledger import ALIVE, REASON, START, UNCOUNTED, Ledger, attempts
-from klann_lightning.sweep.pruning import RUNGS, STAGES, should_prune
+from klann_lightning.sweep.ledger import (
+    ALIVE,
+    HOST,
+    REASON,
+    RUNGS,
+    STAGES,
+    START,
+    UNCOUNTED,
+    Ledger,
+    attempts,
+)
+from klann_lightning.sweep.pruning import should_prune
 from klann_lightning.sweep.records import Record
 from klann_lightning.sweep.sizing import model_size
 from klann_lightning.sweep.space import Config, assign, suggest
@@ -109,9 +118,10 @@ class Attempt:
         """Train and tell; what there is to say about it in one line."""
         self._sign()
         chosen = self._patiently(lambda: suggest(self.trial, self.plan.study.space))
-        experiment = self._experiment(chosen)
-        size = self._size(experiment)
-        self._note({**size, "host": platform.node()})
+        experiment = self.plan.config_of(self.number, chosen)
+        write_config(self.plan.trial_folder(self.number) / "experiment.yaml", experiment)  # ready for fit
+        size = model_size(experiment)._asdict()
+        self._note({**size, HOST: platform.node()})
         self._hold_constraints(size)
         if twin := self._twin():
             self._note({name: twin.user_attrs[name] for name in SCORES})
@@ -151,21 +161,6 @@ class Attempt:
         """W&B hears it too."""
         if self.record:
             self.record.close({"state": state.name, **summary}, failed=state != TrialState.COMPLETE)
-
-    def _experiment(self, chosen: Config) -> Config:
-        """The trial's complete configuration; also as a file, ready for `fit --config`."""
-        try:
-            experiment = self.plan.config_of(self.number, chosen)
-        except KlannError as error:
-            raise FailedError(str(error)) from error
-        write_config(self.plan.trial_folder(self.number) / "experiment.yaml", experiment)
-        return experiment
-
-    def _size(self, experiment: Config) -> dict[str, int]:
-        try:
-            return model_size(experiment)._asdict()
-        except KlannError as error:
-            raise FailedError(str(error)) from error
 
     def _hold_constraints(self, size: dict[str, int]) -> None:
         """A trial outside the constraints is not trained, and another one asked for in its place."""

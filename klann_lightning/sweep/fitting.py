@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,17 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that is there as a whole or not at all, also where several processes write the same."""
+    """A text file that is there as a whole or not at all."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the path's place at once, also where several processes do that."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8", newline="")
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    yield aside
     aside.replace(path)
 
 

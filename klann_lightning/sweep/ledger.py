@@ -28,6 +28,9 @@ UNCOUNTED = "uncounted"  # why the trial does not count as one that was asked fo
 REASON = "reason"  # why it failed or was pruned
 ALIVE = "alive"  # its worker's sign of life
 LOST = "lost"  # its worker was lost, and it is tried again
+HOST = "host"  # the machine that works on it
+STAGES = "stages"  # epochs ended before each of its stages began
+RUNGS = "rungs"  # per stage, what successive halving has noted on it
 
 RUNNING = TrialState.RUNNING
 
@@ -194,7 +197,7 @@ def _again(trial: FrozenTrial) -> FrozenTrial:
 
     A constraint is not copied: Optuna would ignore the one that the copy sets.
     """
-    kept = {name: value for name, value in trial.user_attrs.items() if name in (START, "stages", "rungs")}
+    kept = {name: value for name, value in trial.user_attrs.items() if name in (START, STAGES, RUNGS)}
     fixed = {name: value for name, value in trial.system_attrs.items() if name == "fixed_params"}
     distributions: dict[str, BaseDistribution] = trial.distributions
     return create_trial(

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from klann_lightning.sweep.fitting import write_config, write_whole
-from klann_lightning.sweep.ledger import REASON, START, counted, slots
+from klann_lightning.sweep.ledger import REASON, START, Slot, counted, outcome, slots
 from klann_lightning.sweep.study import SCORES, SIZES
 
 Row = dict[str, Any]
@@ -21,9 +21,16 @@ SHOWN = 12  # rows of the terminal's table
 def leaderboard(study: optuna.Study) -> list[Row]:
     """A row for every trial that was asked for: finished ones by the first objective, then the others."""
     front = {trial.number for trial in front_of(study)}
+    order = [TrialState.COMPLETE, TrialState.PRUNED]
+
+    def rank(slot: Slot) -> tuple[int, float]:
+        trial = outcome(slot)
+        state = order.index(trial.state) if trial.state in order else len(order)
+        return state, (trial.values or [float("inf")])[0]
+
     rows = []
-    for slot, trial in zip(_slots(study), _counted(study), strict=True):
-        seconds = trial.duration.total_seconds() if trial.duration else None
+    for slot in sorted(slots(study.get_trials(deepcopy=False)), key=rank):
+        trial = outcome(slot)
         rows.append(
             {
                 "trial": trial.number,
@@ -31,28 +38,26 @@ def leaderboard(study: optuna.Study) -> list[Row]:
                 "front": trial.number in front,
                 "start": trial.user_attrs.get(START, ""),
                 **{name: trial.user_attrs.get(name) for name in (*SCORES, *SIZES)},
-                "seconds": None if seconds is None else round(seconds, 1),
+                "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
                 "retries": len(slot) - 1,
                 "reason": trial.user_attrs.get(REASON, ""),
                 **trial.params,
             }
         )
-    first = {trial.number: (trial.values or [float("inf")])[0] for trial in _counted(study)}
-    order = [TrialState.COMPLETE.name, TrialState.PRUNED.name]
-    return sorted(
-        rows,
-        key=lambda row: (
-            order.index(row["state"]) if row["state"] in order else len(order),
-            first[row["trial"]],
-        ),
-    )
+    return rows
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count and have scores."""
+    trials = counted(study.get_trials(deepcopy=False))
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
 
 
 def front_of(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that no other beats in every objective, best in the first one first."""
-    numbers = {trial.number for trial in _counted(study)}
     if len(study.directions) == 1:
         return best_of(study, 1)
+    numbers = {trial.number for trial in completed(study)}
     best = [trial for trial in study.best_trials if trial.number in numbers]
     return sorted(best, key=lambda trial: trial.values[0])
 
@@ -61,14 +66,13 @@ def best_of(study: optuna.Study, count: int) -> list[FrozenTrial]:
     """The best in the first objective, of several objectives out of the front."""
     if len(study.directions) > 1:
         return front_of(study)[:count]
-    complete = [trial for trial in _counted(study) if trial.state == TrialState.COMPLETE]
-    return sorted(complete, key=lambda trial: trial.values[0])[:count]
+    return sorted(completed(study), key=lambda trial: trial.values[0])[:count]
 
 
 def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """For each objective, how much of its variation each parameter explains; none of too few trials."""
     found: dict[str, dict[str, float]] = {}
-    if not any(trial.state == TrialState.COMPLETE for trial in _counted(study)):
+    if not completed(study):
         return found
     for place, name in enumerate(names):
 
@@ -123,14 +127,6 @@ def table(study: optuna.Study) -> str:
     return "\n".join(
         [*(lines if shown else []), f"{counts or 'no trial yet'}" + "; * on the front" * bool(shown)]
     )
-
-
-def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    return counted(study.get_trials(deepcopy=False))
-
-
-def _slots(study: optuna.Study) -> list[list[FrozenTrial]]:
-    return slots(study.get_trials(deepcopy=False))
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:

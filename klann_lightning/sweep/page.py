@@ -1,7 +1,6 @@
 """A study as one HTML file with interactive figures, which needs no network; and its front as a picture."""
 
 import html
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +11,12 @@ import optuna
 import plotly.graph_objects as go
 from optuna import visualization as charts
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
 
 from klann_lightning.plots import front_figure
-from klann_lightning.sweep.fitting import write_whole
-from klann_lightning.sweep.ledger import START, counted
-from klann_lightning.sweep.outcome import Row, front_of, leaderboard
+from klann_lightning.sweep.fitting import replacing, write_whole
+from klann_lightning.sweep.ledger import START
+from klann_lightning.sweep.outcome import Row, completed, front_of, leaderboard
 from klann_lightning.sweep.study import SIZES
 
 STYLE = """
@@ -56,7 +55,7 @@ def write_page(study: optuna.Study, names: Sequence[str], path: Path) -> None:
 def write_front(study: optuna.Study, names: Sequence[str], path: Path) -> bool:
     """The front of the first objective against size as a PNG; False where size is no objective."""
     sizes = [name for name in names if name in SIZES]
-    trials = _complete(study)
+    trials = completed(study)
     if not sizes or names[0] in SIZES or not trials:
         return False
     front = front_of(study)
@@ -69,12 +68,11 @@ def write_front(study: optuna.Study, names: Sequence[str], path: Path) -> bool:
         _staircase([place(trial) for trial in front]),
         {trial.user_attrs[START]: place(trial) for trial in trials if START in trial.user_attrs},
         AXES[sizes[0]],
-        AXES.get(names[0], names[0]),
+        AXES[names[0]],
         study.study_name,
     )
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(aside, dpi=120)
-    aside.replace(path)
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=120)
     return True
 
 
@@ -95,14 +93,9 @@ def _staircase(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    trials = counted(study.get_trials(deepcopy=False))
-    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
-
-
 def _figures(study: optuna.Study, names: Sequence[str]) -> Iterator[tuple[str, str, go.Figure]]:
     """Heading, note and figure; those for which there are too few trials are left out."""
-    if not _complete(study):
+    if not completed(study):
         return
     if 2 <= len(names) <= 3:
         note = "Red: no other trial is better in every objective. Diamonds: what the study was given."
@@ -140,7 +133,7 @@ def _drawn(heading: str, note: str, draw: Callable[[], go.Figure]) -> Iterator[t
 
 def _front(study: optuna.Study, names: Sequence[str]) -> go.Figure:
     figure = charts.plot_pareto_front(study, target_names=list(names))
-    named = [trial for trial in _complete(study) if START in trial.user_attrs]
+    named = [trial for trial in completed(study) if START in trial.user_attrs]
     marks: dict[str, Any] = {
         "mode": "markers+text",
         "text": [trial.user_attrs[START] for trial in named],
@@ -161,10 +154,9 @@ def _front(study: optuna.Study, names: Sequence[str]) -> go.Figure:
     return figure.update_layout(height=620)
 
 
-def _common(study: optuna.Study) -> list[str] | None:
+def _common(study: optuna.Study) -> list[str]:
     """Parameters that every finished trial has: lines through the others would break off."""
-    sets = [set(trial.params) for trial in _complete(study)]
-    return sorted(set.intersection(*sets)) if sets else None
+    return sorted(set.intersection(*(set(trial.params) for trial in completed(study))))
 
 
 def _readable(study: optuna.Study) -> optuna.Study:

@@ -7,10 +7,8 @@ from optuna.pruners import BasePruner
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from klann_lightning.sweep.ledger import LOST
+from klann_lightning.sweep.ledger import LOST, RUNGS, STAGES
 
-STAGES = "stages"  # user attribute: epochs ended before each of the trial's stages began
-RUNGS = "rungs"  # user attribute: per stage, what successive halving has noted on the trial
 _RUNG = "completed_rung_"  # how successive halving calls it
 
 
@@ -46,8 +44,6 @@ def _within_stage(trial: FrozenTrial, stage: int) -> FrozenTrial:
     # A trial that has gone on to a later stage has passed this one. A lost one counts by its copy.
     passed = stage + 1 < len(stages) and not trial.user_attrs.get(LOST)
     state = TrialState.COMPLETE if passed else trial.state
-    if state in (TrialState.RUNNING, TrialState.WAITING):
-        state = TrialState.RUNNING
     return create_trial(
         state=state,
         value=next(reversed(values.values()), 0.0) if state == TrialState.COMPLETE else None,

@@ -70,9 +70,13 @@ def extract(config: Config, space: Space) -> tuple[Config, dict[str, Any]]:
 
 def samples(space: Space) -> Iterator[Config]:
     """Assignments that together reach every entry at both its ends, or with all its choices."""
+    found: list[Config] = []
     for key, entry in space.items():
         for option in entry.choices if entry.type == "categorical" and entry.choices else (LOW, HIGH):
-            yield suggest(_Forced({**_conditions(key, space), key: option}), space)
+            sample = suggest(_Forced({**_conditions(key, space), key: option}), space)
+            if sample not in found:
+                found.append(sample)
+                yield sample
 
 
 def look_up(config: Config, key: str) -> Any:

@@ -23,7 +23,7 @@ from klann_lightning.sweep.attempt import (
     Result,
     StoppedError,
 )
-from klann_lightning.sweep.ledger import Ledger, Watch, counted
+from klann_lightning.sweep.ledger import HOST, REASON, Ledger, Watch, counted
 from klann_lightning.sweep.storage import StorageGoneError, is_outage, open_storage, patiently
 
 IDLE_SECONDS = 0.5  # between two looks for a trial
@@ -62,7 +62,7 @@ class Worker:
         while time.time() < self.plan.end:
             self.rest(0)
             for lost in self.patiently(self.ledger.replace_lost):
-                host = lost.user_attrs.get("host", "its host")
+                host = lost.user_attrs.get(HOST, "its host")
                 self.say(lost.number, f"lost: no sign of life from {host}")
                 self.plan.record(lost.number, lost.params).close({"state": "FAIL"}, failed=True)
             number = self.patiently(lambda: self.ledger.claim(self.plan.budget))
@@ -87,7 +87,7 @@ class Worker:
             except PrunedError as error:
                 attempt.end(TrialState.PRUNED, str(error))
                 said = f"pruned: {error}"
-            except FailedError as error:
+            except (FailedError, ConfigError) as error:
                 attempt.end(TrialState.FAIL, str(error))
                 said = f"failed: {error}"
             except (StoppedError, StorageGoneError, LostError):
@@ -100,7 +100,7 @@ class Worker:
                 attempt.end(TrialState.FAIL, f"{type(error).__name__}: {error}")
                 said = f"failed: {type(error).__name__}: {error}"
         except LostError:
-            attempt.close(TrialState.FAIL, {"reason": "given to another worker"})
+            attempt.close(TrialState.FAIL, {REASON: "given to another worker"})
             said = "was given to another worker, since this one had been silent"
         except StoppedError:
             attempt.close(TrialState.WAITING, {})
