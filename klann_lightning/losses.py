@@ -46,6 +46,8 @@ class LossStage:
     warmup_steps: int = 0  # learning rate rises linearly over so many steps
     schedule: Literal["constant", "cosine"] = "constant"  # cosine needs `epochs`
     final_lr: float = 0.0  # where the cosine ends, as a part of `lr`
+    starts: int = 1  # random starts that are tried first, in turn; the best of them trains on
+    start_epochs: int = 0  # of the stage's, that each of them gets, with a warm-up and a schedule of its own
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(TERMS) - {"mr_stft"})
@@ -58,6 +60,16 @@ class LossStage:
             raise ConfigError(f"stage {self.name!r} never ends: give it epochs or patience")
         if self.schedule == "cosine" and self.epochs is None:
             raise ConfigError(f"stage {self.name!r}: a cosine needs to know its length; give it epochs")
+        if self.starts < 1 or (self.starts > 1 and self.start_epochs < 1):
+            raise ConfigError(
+                f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs; "
+                "both must be at least 1"
+            )
+        if self.starts > 1 and self.starts * self.start_epochs >= (self.epochs or 0):
+            raise ConfigError(
+                f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs leave none of "
+                f"its {self.epochs}; give it more epochs"
+            )
 
 
 def pre_emphasised(x: Tensor) -> Tensor:

@@ -44,6 +44,17 @@ def test_has_the_papers_size(system, parameters):
     assert sum(part.numel() for part in system().parameters()) == parameters
 
 
+@systems
+def test_a_restart_is_a_new_model(system, parameters):
+    torch.manual_seed(1)
+    new = system(sections=2)
+    old = randomised(system(sections=2))
+    torch.manual_seed(1)
+    old.restart()
+    assert all(torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+    assert old.input_level == torch.tensor(0.2)  # the recordings are the same
+
+
 # Lift, gates of both ways, filters (9 each), way down, maps between the filters, counted by hand.
 COSTS = [
     (SYSTEMS[0], 95 + 2 * 12 + 5 * 9 + 117),

@@ -1,5 +1,6 @@
 """Stages in numbers, and a whole training led through them."""
 
+import csv
 import math
 from pathlib import Path
 
@@ -107,6 +108,44 @@ def test_a_stage_starts_from_the_best_of_the_one_before(tiny_root, tmp_path):
     switch = fit(tiny_root, tmp_path / "last", f"[{wild}, {frozen.replace('best', 'last')}]").switch
     wild_best, kept = switch.finished["stage-1-wild"], switch.finished["stage-2-frozen"]
     assert not all(torch.equal(wild_best[key], value) for key, value in kept.items())
+
+
+STARTS = '{"name": "time", "weights": {"esr": 1.0}, "epochs": 9, "lr": 0.01, "schedule": "cosine", \
+"starts": 3, "start_epochs": 2}'
+CSV_LOGGER = '{"class_path": "CSVLogger", "init_args": {"save_dir": "", "name": "", "version": ""}}'
+
+
+def column(run: Path, name: str) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_the_best_of_several_starts_trains_on(tiny_root, tmp_path):
+    """With a learning rate of zero every start stays where it began, and so does what follows them."""
+    still = STARTS.replace("0.01", "0.0")
+    switch = fit(tiny_root, tmp_path, f"[{still}]", f"--trainer.logger={CSV_LOGGER}").switch
+    losses = column(tmp_path, "val/loss")
+    assert losses[0:6:2] == losses[1:6:2]
+    assert len(set(losses[:6])) == 3
+    assert losses[6:] == [min(losses)] * 3
+    assert switch.best_epoch == losses.index(min(losses))
+
+
+def test_every_start_has_a_schedule_of_its_own(tiny_root, tmp_path):
+    fit(tiny_root, tmp_path, f"[{STARTS}]", f"--trainer.logger={CSV_LOGGER}")
+    rates = column(tmp_path, "lr")
+    assert rates[:2] == rates[2:4] == rates[4:6]
+    assert rates[0] > rates[1]
+    assert rates[6] > rates[7] > rates[8]
+    assert rates[6] > rates[0]  # a longer course falls more slowly
+
+
+def test_a_run_resumed_among_its_starts_ends_as_if_it_had_never_stopped(tiny_root, tmp_path):
+    whole = fit(tiny_root, tmp_path / "whole", f"[{STARTS}]").switch.finished["stage-1-time"]
+    fit(tiny_root, tmp_path / "part", f"[{STARTS}]", "--trainer.max_steps=12")  # one epoch into start 2
+    last = f"--ckpt_path={tmp_path / 'part' / 'last.ckpt'}"
+    resumed = fit(tiny_root, tmp_path / "rest", f"[{STARTS}]", last).switch.finished["stage-1-time"]
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
 
 
 def test_a_plateau_ends_a_stage(tiny_root, tmp_path, caplog):

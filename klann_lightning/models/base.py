@@ -34,6 +34,12 @@ class AudioModel(nn.Module, ABC):
         self.input_level.fill_(input_level)
         self.output_level.fill_(output_level)
 
+    def restart(self) -> None:
+        """Take new random parameters, as a new model has them: every part's own `reset_parameters`."""
+        for part in self.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+
     @abstractmethod
     def init_state(self, batch: int) -> State:
         """The state before the first sample, after endless silence of the filters."""

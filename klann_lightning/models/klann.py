@@ -85,9 +85,7 @@ class FilterBank(nn.Module):
         rate: int,
     ) -> None:
         super().__init__()
-        self.cutoff = nn.Parameter(torch.zeros(channels, sections))
-        self.damping = nn.Parameter(torch.zeros(channels, sections))
-        self.mix = nn.Parameter(torch.ones(channels, sections, 3))
+        start_cutoff = torch.zeros(channels, sections)
         if start == "log":
             if not 0 < low_hz <= high_hz < rate / 2:
                 raise ConfigError(
@@ -96,8 +94,18 @@ class FilterBank(nn.Module):
                 )
             octaves = torch.linspace(0, 1, channels * sections, dtype=torch.float64)
             grid = low_hz * (high_hz / low_hz) ** octaves
-            with torch.no_grad():
-                self.cutoff.copy_(raw_from_cutoff_hz(grid, rate).view(channels, sections))
+            start_cutoff.copy_(raw_from_cutoff_hz(grid, rate).view(channels, sections))
+        self._start_cutoff = start_cutoff
+        self.cutoff = nn.Parameter(start_cutoff.clone())
+        self.damping = nn.Parameter(torch.zeros(channels, sections))
+        self.mix = nn.Parameter(torch.ones(channels, sections, 3))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Back to the start, which has nothing random."""
+        self.cutoff.copy_(self._start_cutoff)
+        self.damping.zero_()
+        self.mix.fill_(1)
 
     def controls(self) -> SvfControls:
         """The filters as they stand, shapes [channels, sections]."""

@@ -94,6 +94,10 @@ class EffectModule(pl.LightningModule):
             self._readers = tuple(part.to(self.device) for part in self._readers)
         self._before = self._readers  # an optimizer with a closure takes the same step several times
 
+    def forget(self) -> None:
+        """Every reader goes on from the model's initial state: the weights are others now."""
+        self._readers = None
+
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         target, scored = batch["target"], slice(batch["skip"], None)
         if self.train_path == "sampled":

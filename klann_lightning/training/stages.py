@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -57,8 +58,29 @@ def stage_epochs(stages: list[LossStage], max_epochs: int) -> list[int | None]:
     return [end - start for start, end in pairwise(ends)]
 
 
+def starts_of(stage: LossStage, epochs: int | None) -> tuple[int, int]:
+    """How many random starts a stage of so many epochs tries, and how many epochs each of them gets.
+
+    A shortened stage shortens them alike, and tries fewer where they would take more than half of it.
+
+    >>> stage = LossStage("time", {"mse": 1.0}, epochs=100, starts=8, start_epochs=5)
+    >>> starts_of(stage, 100), starts_of(stage, 20), starts_of(stage, 6), starts_of(stage, 3)
+    ((8, 5), (8, 1), (3, 1), (1, 0))
+    """
+    if stage.starts == 1 or epochs is None or stage.epochs is None:
+        return 1, 0
+    if epochs >= stage.epochs:
+        return stage.starts, stage.start_epochs
+    each = max(1, round(stage.start_epochs * epochs / stage.epochs))
+    starts = min(stage.starts, epochs // (2 * each))
+    return (starts, each) if starts > 1 else (1, 0)
+
+
 class StageSwitch(Checkpoint):
     """Ends a stage after its epochs or on a plateau, goes back to its best weights, starts the next.
+
+    Where a stage has several `starts`, each trains a little from random weights of its own; the weights
+    with the best `val/loss` of them all then train on for the rest of the stage.
 
     A stage's best is the lowest `val/loss`, that is its own loss over whole files; no score of one
     stage is compared with one of another. Writes `stage-<n>-<name>.ckpt` whenever a stage's best
@@ -103,7 +125,8 @@ class StageSwitch(Checkpoint):
         pl_module.stage = pl_module.stages[self.index]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        steps = (self.epochs[self.index] or 1) * int(trainer.num_training_batches)
+        begin, end = self._course(pl_module.stage, trainer.current_epoch - self.first_epoch)
+        steps = ((end or 1) - begin) * int(trainer.num_training_batches)
         rate = learning_rate(pl_module.stage, trainer.global_step - self.first_step, steps)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
@@ -124,8 +147,12 @@ class StageSwitch(Checkpoint):
         pl_module.log_dict({"lr": rate, "stage": float(self.index + 1)}, sync_dist=True)
         spent = trainer.current_epoch + 1 - self.first_epoch
         epochs, patience = self.epochs[self.index], pl_module.stage.patience
-        if (epochs is not None and spent >= epochs) or (patience is not None and self.stale >= patience):
+        begin, end = self._course(pl_module.stage, spent)
+        impatient = patience is not None and self.stale >= patience and end == epochs
+        if (epochs is not None and spent >= epochs) or impatient:
             self._end_stage(trainer, pl_module)
+        elif begin == spent:
+            self._start_anew(trainer, pl_module, last=end == epochs)
         self._save(trainer, "last")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -136,6 +163,28 @@ class StageSwitch(Checkpoint):
     def name(self, module: EffectModule) -> str:
         """The current stage's name, as its checkpoint bears it."""
         return f"stage-{self.index + 1}-{module.stage.name}"
+
+    def _course(self, stage: LossStage, spent: int) -> tuple[int, int | None]:
+        """Which of the stage's epochs belong together where it stands: those of a start, or those after."""
+        epochs = self.epochs[self.index]
+        starts, each = starts_of(stage, epochs)
+        if spent >= starts * each:
+            return starts * each, epochs
+        return spent - spent % each, spent - spent % each + each
+
+    def _start_anew(self, trainer: pl.Trainer, module: EffectModule, last: bool) -> None:
+        """From other random weights, the same on all ranks; at last from the best of all starts."""
+        if not last:
+            seed = trainer.strategy.broadcast(torch.initial_seed()) + trainer.current_epoch + 1
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module.model.restart()
+        elif self.best_weights is not None:
+            module.load_state_dict(self.best_weights)
+            rank_zero_info(f"the best of the random starts (val/loss {self.best_score:.5g}) trains on")
+        module.forget()
+        trainer.optimizers = [module.configure_optimizers()]
+        self.first_step, self.stale = trainer.global_step, 0
 
     def _conclude(self, trainer: pl.Trainer, module: EffectModule) -> None:
         """Go back to the stage's best weights, keep them, and let the listeners see them."""
