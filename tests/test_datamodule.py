@@ -82,6 +82,18 @@ def test_levels_are_the_rms_of_the_training_files(tiny_root):
         assert level == pytest.approx(np.sqrt(np.mean(samples**2)))
 
 
+def test_less_of_a_recording_is_its_opening(tiny_root):
+    """Nothing of the rest is seen, its level neither; val stays whole."""
+    whole = module(tiny_root)
+    data = module(tiny_root, train_seconds=0.25, train=Segments(length=1000, warmup=0, batch=1, hop=1000))
+    opening = read_audio(tiny_root / "train" / "tiny-input.wav", 0, 11025)
+    assert data.levels()[0] == pytest.approx(np.sqrt(np.mean(np.square(opening, dtype=np.float64))), rel=1e-9)
+    seen = np.sort(torch.cat([batch["input"].flatten() for batch in data.train_dataloader()]).numpy())
+    assert np.array_equal(seen, np.sort(opening[:11000]))
+    assert data.pairs["val"] == whole.pairs["val"]
+    assert module(tiny_root, train_seconds=100.0).pairs == whole.pairs
+
+
 def test_workers_read_the_same(tiny_root):
     feed = Readers(readers=2, length=4000, batches_per_epoch=3)
     here = list(module(tiny_root, train=feed).train_dataloader())
@@ -116,7 +128,7 @@ def test_the_test_files_are_checked_when_they_are_needed(tiny_root):
         recordings.setup("test")
 
 
-@pytest.mark.parametrize("wrong", [{"sample_rate": 0}, {"context_seconds": -1.0}])
+@pytest.mark.parametrize("wrong", [{"sample_rate": 0}, {"context_seconds": -1.0}, {"train_seconds": 0.0}])
 def test_impossible_settings_are_refused(tiny_root, wrong):
     with pytest.raises(ConfigError, match="must be at least"):
         module(tiny_root, **wrong)

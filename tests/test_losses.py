@@ -95,7 +95,10 @@ def test_mr_stft_survives_silence():
         ({"weights": {}, "epochs": 1}, "stage 'time' weighs nothing"),
         ({"weights": {"mse": 1.0}}, "stage 'time' never ends: give it epochs or patience"),
         ({"weights": {"mse": 1.0}, "patience": 3, "schedule": "cosine"}, "a cosine needs to know its length"),
-        ({"weights": {"mse": 1.0}, "epochs": 9, "starts": 2}, "2 starts of 0 epochs; both must be at least 1"),
+        (
+            {"weights": {"mse": 1.0}, "epochs": 9, "starts": 2},
+            "2 starts of 0 epochs; both must be at least 1",
+        ),
         (
             {"weights": {"mse": 1.0}, "epochs": 9, "starts": 3, "start_epochs": 3},
             "3 starts of 3 epochs leave none of its 9; give it more",

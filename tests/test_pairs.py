@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from klann_lightning.data.audio import AudioInfo, AudioWriter, audio_info, iter_audio, read_audio, write_audio
-from klann_lightning.data.pairs import Pair, check_pair, find_pairs, resample_pair
+from klann_lightning.data.pairs import Pair, check_pair, find_pairs, opening, resample_pair
 from klann_lightning.errors import PairError
 
 RATE = 44100
@@ -147,6 +147,12 @@ def test_silence_names_the_file(dry, wet):
         check_pair(dry, wet)
     with pytest.raises(PairError, match=r"wet\.wav is silent"):
         check_pair(wet, dry)
+
+
+def test_an_opening_that_is_silent(dry, wet):
+    write_audio(wet, np.concatenate([np.zeros(600), noise(400)]), RATE)
+    with pytest.raises(PairError, match=r"the first 600 frames \(13\.6 ms\) of .*wet\.wav are silent"):
+        opening(check_pair(dry, wet), 600)
 
 
 def test_not_finite(tmp_path):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from klann_lightning.data.audio import read_audio
 from klann_lightning.data.feeds import BatchPlan, Feed, Readers, whole_files
-from klann_lightning.data.pairs import Pair, check_pair, find_pairs, resample_pair
+from klann_lightning.data.pairs import Pair, check_pair, find_pairs, opening, resample_pair
 from klann_lightning.errors import ConfigError, PairError
 
 EVAL_BLOCK = 2**17  # samples fed at once in validation and test; bounds their memory
@@ -89,6 +89,7 @@ class PairedDataModule(pl.LightningDataModule):
         sample_rate: int = 44100,
         resample: bool = False,
         context_seconds: float = 0.0,
+        train_seconds: float | None = None,
         train: Feed | None = None,
         num_workers: int = 0,
     ) -> None:
@@ -100,6 +101,7 @@ class PairedDataModule(pl.LightningDataModule):
             sample_rate: the experiment's rate in Hz.
             resample: resample recordings of other rates instead of refusing them.
             context_seconds: the opening of val and test files that is fed but not scored.
+            train_seconds: how much of every training recording is used, from its start; all by default.
             train: how training is fed; parallel readers with carried state by default.
             num_workers: processes that read ahead; 0 reads in the training process.
         """
@@ -109,11 +111,14 @@ class PairedDataModule(pl.LightningDataModule):
                 f"sample_rate must be at least 1 Hz and context_seconds at least 0, "
                 f"not {sample_rate} and {context_seconds}"
             )
+        if train_seconds is not None and not train_seconds * sample_rate >= 1:
+            raise ConfigError(f"train_seconds must be at least one sample long, not {train_seconds} s")
         self.devices = [device] if isinstance(device, str) else device
         self.root = root
         self.sample_rate = sample_rate
         self.resample = resample
         self.context = round(context_seconds * sample_rate)
+        self.train_frames = None if train_seconds is None else round(train_seconds * sample_rate)
         self.feed = train or Readers()
         self.num_workers = num_workers
         self.pairs: dict[str, list[Pair]] = {}
@@ -173,6 +178,8 @@ class PairedDataModule(pl.LightningDataModule):
     def _checked(self, split: str) -> list[Pair]:
         found = find_pairs(self.root, split, self.devices)
         pairs = [self._at_rate(check_pair(*paths), split) for paths in found]
+        if split == "train" and self.train_frames is not None:
+            return [opening(pair, self.train_frames) for pair in pairs]
         if split != "train":
             for pair in pairs:
                 if pair.frames - self.context < MIN_SCORED:

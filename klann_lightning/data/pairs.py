@@ -6,13 +6,21 @@ are read in blocks, so their length costs no memory.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soxr
 
-from klann_lightning.data.audio import AudioFile, AudioWriter, blocks_of, iter_audio, open_audio, span
+from klann_lightning.data.audio import (
+    AudioFile,
+    AudioWriter,
+    blocks_of,
+    iter_audio,
+    open_audio,
+    read_audio,
+    span,
+)
 from klann_lightning.errors import PairError
 
 BLOCK = 1 << 16  # samples in memory at once while a whole file goes through
@@ -93,6 +101,22 @@ def check_pair(input_path: Path, target_path: Path) -> Pair:
                 f"together, cut {longer} after {min(frames, wet.frames)} frames; if not, align them first."
             )
         return Pair(input_path, target_path, rate, frames, _energy(dry), _energy(wet))
+
+
+def opening(pair: Pair, frames: int) -> Pair:
+    """The first `frames` samples of a pair, or all where it has no more. PairError if they are silent."""
+    if frames >= pair.frames:
+        return pair
+    energies = []
+    for path in (pair.input, pair.target):
+        energy = float(np.square(read_audio(path, 0, frames), dtype=np.float64).sum())
+        if energy == 0:
+            raise PairError(
+                f"the first {span(frames, pair.sample_rate)} of {path} are silent. Use more of it, or "
+                "cut the silence off both files."
+            )
+        energies.append(energy)
+    return replace(pair, frames=frames, input_energy=energies[0], target_energy=energies[1])
 
 
 def resample_pair(pair: Pair, sample_rate: int, folder: Path) -> Pair:
