@@ -13,7 +13,7 @@ import soundfile
 import torch
 import yaml
 from conftest import error_db
-from test_stages import SPECTRAL, TIME, fit
+from test_stages import CSV_LOGGER, SPECTRAL, TIME, fit
 
 from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio
@@ -25,7 +25,6 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 DEVICES = sorted(SWEEPS.glob("*.yaml"))
 SYSTEMS = sorted((SWEEPS / "systems").glob("*.yaml"))
 RECIPES = sorted((SWEEPS / "recipes").glob("*.yaml"))
-CSV_LOGGER = '{"class_path": "CSVLogger", "init_args": {"save_dir": "", "name": "", "version": ""}}'
 PARAMETERS = {
     "small_parallel": 291,
     "small_parallel_series": 435,

@@ -203,10 +203,11 @@ def _read(file: AudioFile, start: int, frames: int) -> NDArray[np.float32]:
     return samples
 
 
-def blocks_of(file: AudioFile, size: int) -> Iterator[NDArray[np.float32]]:
-    """The whole file in arrays [size]; the last may be shorter."""
-    for start in range(0, file.frames, size):
-        yield _read(file, start, min(size, file.frames - start))
+def blocks_of(file: AudioFile, size: int, frames: int | None = None) -> Iterator[NDArray[np.float32]]:
+    """The whole file, or its first `frames` samples, in arrays [size]; the last may be shorter."""
+    end = file.frames if frames is None else frames
+    for start in range(0, end, size):
+        yield _read(file, start, min(size, end - start))
 
 
 def span(frames: int, sample_rate: int) -> str:

@@ -11,16 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
-from klann_lightning.data.audio import (
-    AudioFile,
-    AudioWriter,
-    blocks_of,
-    iter_audio,
-    open_audio,
-    read_audio,
-    span,
-)
+from klann_lightning.data.audio import AudioFile, AudioWriter, blocks_of, iter_audio, open_audio, span
 from klann_lightning.errors import PairError
 
 BLOCK = 1 << 16  # samples in memory at once while a whole file goes through
@@ -109,7 +102,8 @@ def opening(pair: Pair, frames: int) -> Pair:
         return pair
     energies = []
     for path in (pair.input, pair.target):
-        energy = float(np.square(read_audio(path, 0, frames), dtype=np.float64).sum())
+        with open_audio(path) as file:
+            energy = sum(_sum_of_squares(samples) for samples in blocks_of(file, BLOCK, frames))
         if energy == 0:
             raise PairError(
                 f"the first {span(frames, pair.sample_rate)} of {path} are silent. Use more of it, or "
@@ -154,7 +148,7 @@ def _energy(file: AudioFile) -> float:
             first_bad = index * BLOCK + int(wrong[0])
         bad += len(wrong)
         if bad == 0:
-            energy += float(np.square(samples, dtype=np.float64).sum())
+            energy += _sum_of_squares(samples)
     if bad:
         raise PairError(
             f"{file.name} has {bad} NaN or infinite samples, the first at sample {first_bad} "
@@ -166,6 +160,10 @@ def _energy(file: AudioFile) -> float:
             "connection to the device, then record or export it again."
         )
     return energy
+
+
+def _sum_of_squares(samples: NDArray[np.float32]) -> float:
+    return float(np.square(samples, dtype=np.float64).sum())
 
 
 def _names(folder: Path, role: str) -> set[str]:

@@ -183,6 +183,10 @@ class StageSwitch(Checkpoint):
             module.load_state_dict(self.best_weights)
             rank_zero_info(f"the best of the random starts (val/loss {self.best_score:.5g}) trains on")
         module.forget()
+        self._begin_course(trainer, module)
+
+    def _begin_course(self, trainer: pl.Trainer, module: EffectModule) -> None:
+        """With a new optimizer, and the learning rate's schedule from its start."""
         trainer.optimizers = [module.configure_optimizers()]
         self.first_step, self.stale = trainer.global_step, 0
 
@@ -213,9 +217,9 @@ class StageSwitch(Checkpoint):
         module.stage = module.stages[self.index]
         if module.stage.start_from == "last":
             module.load_state_dict(last)
-        trainer.optimizers = [module.configure_optimizers()]
-        self.first_epoch, self.first_step = trainer.current_epoch + 1, trainer.global_step
-        self.best_score, self.best_epoch, self.best_weights, self.stale = math.inf, -1, None, 0
+        self._begin_course(trainer, module)
+        self.first_epoch = trainer.current_epoch + 1
+        self.best_score, self.best_epoch, self.best_weights = math.inf, -1, None
         rank_zero_info(
             f"{ended}; {self.name(module)} starts from its {module.stage.start_from} weights, "
             f"learning rate {module.stage.lr:g}"
