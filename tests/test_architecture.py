@@ -22,6 +22,7 @@ ORDER = [
     "native.losses",
     "models.base",
     "models.klann",
+    "models.stacked",
     "losses",
     "metrics",
     "plots",

@@ -1,4 +1,4 @@
-"""The paper's four systems: their size, their equations, and that they can stop and go on anywhere."""
+"""The paper's systems and the stacked one: size, equations, and that they can stop and go on anywhere."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from klann_lightning.dsp.filtering import filter_scan, filter_streaming
 from klann_lightning.dsp.svf import cutoff_hz
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann, Pointwise
+from klann_lightning.models.stacked import StackedKlann
 
 SMALL, LARGE = {"hidden": [3, 4, 5], "lift_dim": 5}, {"hidden": [5, 10, 15], "lift_dim": 15}
 SYSTEMS = [
@@ -21,6 +22,7 @@ SYSTEMS = [
     pytest.param(
         lambda **more: ParallelSeriesKlann(**LARGE, mid_width=15, **more), 3185, id="large-parallel-series"
     ),
+    pytest.param(lambda **more: StackedKlann([4], 5, banks=3, mid_width=4, **more), 475, id="stacked"),
 ]
 systems = pytest.mark.parametrize(("system", "parameters"), SYSTEMS)
 
@@ -40,7 +42,7 @@ def randomised(model, seed=0):
 
 
 @systems
-def test_has_the_papers_size(system, parameters):
+def test_has_its_size(system, parameters):
     assert sum(part.numel() for part in system().parameters()) == parameters
 
 
@@ -61,6 +63,7 @@ COSTS = [
     (SYSTEMS[1], 95 + 2 * 12 + 5 * 9 + 117 + 4 * (20 + 5 + 5)),
     (SYSTEMS[2], 635 + 2 * 30 + 15 * 9 + 855),
     (SYSTEMS[3], 635 + 2 * 30 + 15 * 9 + 855 + 14 * (60 + 15 + 15)),
+    (SYSTEMS[4], 28 + 2 * 4 + 15 * 9 + 124 + 2 * (80 + 4 + 20)),
 ]
 
 

@@ -9,6 +9,7 @@ from conftest import error_db, needs_compiler
 from torch.nn.utils import prune
 
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.native.calls import callable_with
 
 pytestmark = needs_compiler
@@ -24,6 +25,8 @@ SYSTEMS = [
     pytest.param(lambda: ParallelKlann([1], 1), id="one-channel"),
     pytest.param(lambda: ParallelSeriesKlann([9], 1, 1), id="series-of-one"),
     pytest.param(lambda: ParallelKlann([33, 7], 19), id="odd-widths"),
+    pytest.param(lambda: StackedKlann([4], 5, banks=3, mid_width=4), id="stacked"),
+    pytest.param(lambda: StackedKlann([3, 2], 2, banks=4, mid_width=1, sections=2), id="stacked-sections"),
 ]
 systems = pytest.mark.parametrize("system", SYSTEMS)
 # dB of value and gradient; float32 is held against float64

@@ -72,7 +72,8 @@ class FilterBank(nn.Module):
     """The trainable filters: `channels` cascades of `sections` biquads each.
 
     Starts: `paper` has all alike (cutoff a quarter of the sample rate, R = ln 2); `log` spreads the
-    cutoffs over a logarithmic grid from low_hz to high_hz, slowest first, cascades side by side.
+    cutoffs over a logarithmic grid from low_hz to high_hz, slowest first, cascades side by side; of
+    several `banks` of as many cascades, each has the whole grid.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class FilterBank(nn.Module):
         low_hz: float,
         high_hz: float,
         rate: int,
+        banks: int = 1,
     ) -> None:
         super().__init__()
         start_cutoff = torch.zeros(channels, sections)
@@ -92,8 +94,8 @@ class FilterBank(nn.Module):
                     f"the cutoffs' grid from {low_hz} to {high_hz} Hz must lie between 0 Hz and Nyquist, "
                     f"{rate / 2} Hz"
                 )
-            octaves = torch.linspace(0, 1, channels * sections, dtype=torch.float64)
-            grid = low_hz * (high_hz / low_hz) ** octaves
+            octaves = torch.linspace(0, 1, channels * sections // banks, dtype=torch.float64)
+            grid = (low_hz * (high_hz / low_hz) ** octaves).repeat(banks)
             start_cutoff.copy_(raw_from_cutoff_hz(grid, rate).view(channels, sections))
         self._start_cutoff = start_cutoff
         self.cutoff = nn.Parameter(start_cutoff.clone())
@@ -123,13 +125,17 @@ class FilterBank(nn.Module):
             plane = program.filter(plane, index)
         return plane
 
+    def write_side_by_side(self, program: Program, planes: Sequence[int], first: int = 0) -> list[int]:
+        """One channel a plane, from channel `first` on."""
+        return [self.write(program, plane, channel) for channel, plane in enumerate(planes, start=first)]
+
     def unrolled(self) -> list[BlockFilter]:
         """All sections prepared for the scan."""
         return [unroll(controls, self.cutoff.dtype) for controls in self.section_controls()]
 
 
 class Klann(AudioModel):
-    """What both topologies share; a subclass says how the lifted channels run through the filters."""
+    """What all topologies share; a subclass says how the lifted channels run through the filters."""
 
     def __init__(
         self,
@@ -141,6 +147,7 @@ class Klann(AudioModel):
         high_hz: float = 16000.0,
         initial: Literal["silence", "zero"] = "silence",
         sample_rate: int = 44100,
+        banks: int = 1,
     ) -> None:
         """Sizes and start of the network.
 
@@ -153,6 +160,7 @@ class Klann(AudioModel):
             high_hz: highest cutoff of the `log` start.
             initial: the filters' state before the first sample: settled in silence, or zero as in the paper.
             sample_rate: in Hz.
+            banks: of D filters each; the way down reads them all.
         """
         super().__init__(sample_rate)
         # One compiled pass where there can be one; False: a torch operation for every layer.
@@ -163,12 +171,13 @@ class Klann(AudioModel):
                 f"hidden {list(hidden)}, lift_dim {lift_dim} and sections {sections} must be at least 1"
             )
         self.lift = Pointwise([1, *hidden, lift_dim])
-        self.bank = FilterBank(lift_dim, sections, start, low_hz, high_hz, sample_rate)
-        self.down = Pointwise([lift_dim, *reversed(hidden), 1])
+        channels = banks * lift_dim
+        self.bank = FilterBank(channels, sections, start, low_hz, high_hz, sample_rate, banks)
+        self.down = Pointwise([channels, *reversed(hidden), 1])
 
     @abstractmethod
     def linear(self, u: Tensor, run: Run) -> Tensor:
-        """Lifted channels u [B, D, T] through the filters, run from the first on -> [B, D, T]."""
+        """Lifted channels u [B, D, T] through the filters, run from the first on -> [B, filters, T]."""
 
     def multiply_adds(self) -> int:
         """Of every pointwise network and every biquad."""
@@ -195,7 +204,7 @@ class Klann(AudioModel):
         return {name: value for name, value in vars(self).items() if name != "compiled"}
 
     def init_state(self, batch: int) -> State:
-        """One tensor [B, D, sections, 2]: the integrators of every filter.
+        """One tensor [B, channels, sections, 2]: the integrators of every filter.
 
         A constant u has settled where bp = hp = 0 and lp = u, that is at s1 = 0, s2 = u, and comes
         out as m_lp u. From zero instead, the lift's constants would charge the slow filters first.
@@ -242,13 +251,20 @@ class Klann(AudioModel):
         y = self._around(x, run)
         return y, (torch.cat(after, 1),)
 
+    def channel_names(self) -> list[str]:
+        """What to call the bank's channels in figures."""
+        return [f"channel {i}" for i in range(1, len(self.bank.cutoff) + 1)]
+
     @torch.no_grad()
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor]:
         omega = 2 * torch.pi * frequencies_hz / self.sample_rate
         controls = self.bank.controls()
         magnitude = response_on_circle(controls, omega).abs().prod(1)
         cutoffs = cutoff_hz(controls, self.sample_rate).tolist()
-        labels = [f"channel {i}: " + ", ".join(map(_in_hertz, row)) for i, row in enumerate(cutoffs, 1)]
+        names = self.channel_names()
+        labels = [
+            f"{name}: " + ", ".join(map(_in_hertz, row)) for name, row in zip(names, cutoffs, strict=True)
+        ]
         return labels, 20 * magnitude.clamp(min=1e-10).log10()
 
     def forward_sampled(self, x: Tensor) -> Tensor:
@@ -273,7 +289,7 @@ class ParallelKlann(Klann):
         return run(u, slice(0, u.shape[1]))
 
     def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
-        return [self.bank.write(program, plane, channel) for channel, plane in enumerate(planes)]
+        return self.bank.write_side_by_side(program, planes)
 
 
 class ParallelSeriesKlann(Klann):
