@@ -7,9 +7,10 @@ import torch
 from scipy.linalg import solve_toeplitz
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics import Metric
 
 from klann_lightning.losses import StftResolutions
-from klann_lightning.metrics import FileScores
+from klann_lightning.metrics import ErrorRatios, FileScores, decibels
 from klann_lightning.models.base import AudioModel, State
 
 Batches = Iterable[dict[str, Any]]  # whole files, block after block, as PairedDataModule feeds them
@@ -17,11 +18,12 @@ WIENER_TAPS = 512
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One line of the table; far below the ESR on the training recordings, it has learnt those by heart."""
 
     name: str
     esr_db: float
     mr_stft: float
+    train_esr_db: float | None = None
 
 
 class Fir(AudioModel):
@@ -49,12 +51,24 @@ class Fir(AudioModel):
 @torch.no_grad()
 def score(model: AudioModel, batches: Batches, resolutions: StftResolutions) -> dict[str, float]:
     """Every score of FileScores over whole files, in bounded memory."""
-    scores, state = FileScores(resolutions, shared=False), None
+    scores = _measured(model, batches, FileScores(resolutions, shared=False))
+    return {name: float(value) for name, value in scores.items()}
+
+
+@torch.no_grad()
+def esr_db(model: AudioModel, batches: Batches) -> float:
+    """ESR over whole files of any length, without the spectra; nan where nothing is scored."""
+    return float(decibels(_measured(model, batches, ErrorRatios(shared=False))["esr"]))
+
+
+def _measured(model: AudioModel, batches: Batches, metric: Metric) -> dict[str, Tensor]:
+    state = None
     for batch in batches:
         output, state = model.advance(batch["input"], batch["fresh"], state)
         scored = slice(batch["skip"], None)
-        scores.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
-    return {name: float(value) for name, value in scores.compute().items()}
+        metric.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
+    result: dict[str, Tensor] = metric.compute()
+    return result
 
 
 def best_taps(batches: Batches, count: int) -> Tensor:
@@ -88,20 +102,23 @@ def baselines(batches: Batches, resolutions: StftResolutions) -> list[Row]:
     return [row(name, score(Fir(taps), batches, resolutions)) for name, taps in filters.items()]
 
 
-def row(name: str, scores: dict[str, float]) -> Row:
+def row(name: str, scores: dict[str, float], train_esr_db: float | None = None) -> Row:
     """The table's part of the scores."""
-    return Row(name, scores["esr_db"], scores["mr_stft"])
+    return Row(name, scores["esr_db"], scores["mr_stft"], train_esr_db)
 
 
 def table(title: str, rows: Iterable[Row]) -> str:
     """Rows as aligned text.
 
-    >>> print(table("la2a test", [Row("best gain", -7.03, 0.9)]))
-    la2a test                     ESR dB   MR-STFT
+    >>> print(table("la2a, test", [Row("best gain", -7.03, 0.9), Row("stage-1-time", -15.8, 0.73, -17.2)]))
+    la2a, test                    ESR dB   MR-STFT  train ESR
     best gain                      -7.03     0.900
+    stage-1-time                  -15.80     0.730     -17.20
     """
-    lines = [f"{title:<28}{'ESR dB':>8}{'MR-STFT':>10}"]
-    lines += [f"{name:<28}{esr_db:>8.2f}{mr_stft:>10.3f}" for name, esr_db, mr_stft in rows]
+    lines = [f"{title:<28}{'ESR dB':>8}{'MR-STFT':>10}{'train ESR':>11}"]
+    for name, ratio_db, mr_stft, train_db in rows:
+        train = "" if train_db is None else f"{train_db:>11.2f}"
+        lines.append(f"{name:<28}{ratio_db:>8.2f}{mr_stft:>10.3f}{train}")
     return "\n".join(lines)
 
 

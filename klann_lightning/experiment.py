@@ -19,7 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import ConfigError, OneLineErrors
-from klann_lightning.evaluate import Row, baselines, row, score, table
+from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
 from klann_lightning.native.host import after_torch
 from klann_lightning.training.media import PredictionWriter, StageMedia
 from klann_lightning.training.module import EffectModule, read_checkpoint
@@ -145,14 +145,16 @@ class Experiment(LightningCLI):
             print("figures and audio there:", ", ".join(f"{name}/" for name in self.switch.finished))
 
     def _scores(self, split: str) -> tuple[str, list[Row]]:
+        self.datamodule.setup("fit")
         self.datamodule.setup("test" if split == "test" else "validate")
-        batches = self.datamodule.whole_files(split)
+        batches, trained_on = self.datamodule.whole_files(split), self.datamodule.whole_files("train")
         resolutions = self.model.resolutions
         rows = baselines(batches, resolutions)
         module = self.model.cpu()
         for name, weights in self.switch.finished.items():
             module.load_state_dict(weights)
-            rows.append(row(name, score(module.model, batches, resolutions)))
+            scores = score(module.model, batches, resolutions)
+            rows.append(row(name, scores, esr_db(module.model, trained_on)))
         title = f"{', '.join(self.datamodule.devices)}, {split}"
         return table(title, rows), rows
 

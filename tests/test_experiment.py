@@ -162,6 +162,10 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
     ]
     for row in scores:
         assert f"{row['esr_db']:.2f}" in printed
+    assert [row["train_esr_db"] for row in scores[:3]] == [None] * 3
+    experiment.datamodule.setup("fit")
+    train = score(experiment.model.model, experiment.datamodule.whole_files("train"), StftResolutions())
+    assert scores[-1]["train_esr_db"] == pytest.approx(train["esr_db"], abs=1e-4)
     test_esr_db = next(float(row["test/esr_db"]) for row in rows if row["test/esr_db"])
     assert scores[-1]["esr_db"] == pytest.approx(test_esr_db, abs=1e-3)
     assert str(run) in printed
