@@ -393,6 +393,18 @@ def test_each_worker_has_its_own_gpu(monkeypatch):
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["2", "5", "2"]
 
 
+def test_a_sampler_of_a_grid_goes_through_it(root, tmp_path):
+    """Optuna's own stop the study with its last trial, which is an error outside of Optuna's loop."""
+    grid = {"seed_everything": {"type": "int", "low": 0, "high": 2}}
+    search = Search(
+        tmp_path, root, space=grid, sampler={"class_path": "optuna.samplers.BruteForceSampler"}, trials=3
+    )
+    assert "given to another worker" not in search.run()
+    assert sorted(trial.params["seed_everything"] for trial in search.trials()) == [0, 1, 2]
+    assert all(trial.state == TrialState.COMPLETE for trial in search.trials())
+    assert "seed-2" in {path.name for path in search.folder.glob("trials/*/seed-*")}
+
+
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("device", ["la2a", "facebender"])
 def test_every_shipped_study_fits_every_experiment(search, device, root, tmp_path):

@@ -152,8 +152,13 @@ class Attempt:
             now = self.ledger.trials()[self.number].state
             if now.is_finished() and now != state:
                 raise LostError
-            if not now.is_finished():  # else it was told before, and the storage's answer was lost
+            if now.is_finished():  # it was told before, and the storage's answer was lost
+                return
+            try:
                 self.trial.study.tell(self.number, values, state)
+            except RuntimeError:  # a sampler that has gone through its grid stops Optuna's loop; ours counts
+                if not self.ledger.trials()[self.number].state.is_finished():
+                    raise
 
         self._patiently(tell)
 
