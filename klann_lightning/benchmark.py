@@ -26,15 +26,18 @@ from klann_lightning.measuring import (
 )
 from klann_lightning.models.base import AudioModel, State
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.speed_report import LEAST_BYTES, BlockSpeed, Growth, Memory, Report, Sizes, SystemSpeed
 from klann_lightning.training.module import load_model
 
-# The paper's, as sweeps/systems/ has them.
+# As sweeps/systems/ has them.
 SYSTEMS: dict[str, Callable[[], AudioModel]] = {
     "small_parallel": partial(ParallelKlann, [3, 4, 5], 5),
     "small_parallel_series": partial(ParallelSeriesKlann, [3, 4, 5], 5, 5),
+    "small_stacked": partial(StackedKlann, [4], 5, 3, 4),
     "large_parallel": partial(ParallelKlann, [5, 10, 15], 15),
     "large_parallel_series": partial(ParallelSeriesKlann, [5, 10, 15], 15, 15),
+    "large_stacked": partial(StackedKlann, [8], 8, 3, 12, 2),
 }
 
 

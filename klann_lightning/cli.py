@@ -73,9 +73,10 @@ def bench(
     runs: int = 7,
     threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
-    systems: str = "small_parallel,small_parallel_series,large_parallel,large_parallel_series",
+    systems: str = "small_parallel,small_parallel_series,small_stacked,"
+    "large_parallel,large_parallel_series,large_stacked",
 ) -> None:
-    """Measure how fast the paper's systems, and any checkpoints, train and play on this machine.
+    """Measure how fast the systems, and any checkpoints, train and play on this machine.
 
     Args:
         checkpoints: of fits, measured beside the systems.

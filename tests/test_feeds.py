@@ -149,6 +149,8 @@ def test_whole_recordings_are_each_seen_once_an_epoch():
     shares = [{plan.cuts[0].pair for plan in plans(feed, [30] * 4, rank=rank, world=2)} for rank in range(2)]
     assert shares[0] | shares[1] == {0, 1, 2, 3}
     assert len(plans(feed, [30], rank=1, world=2)) == 1  # fewer recordings than ranks: all see it
+    again = [plan.cuts[0].pair for plan in plans(WholeRecordings(rounds=2), [30, 40, 50])]
+    assert sorted(again[:3]) == sorted(again[3:]) == [0, 1, 2]
 
 
 def test_a_rank_without_a_file_gets_an_empty_block():
@@ -163,7 +165,13 @@ def test_a_recording_shorter_than_a_step_is_refused(feed):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Readers(readers=0), lambda: Segments(hop=0), lambda: Segments(warmup=-1)]
+    "make",
+    [
+        lambda: Readers(readers=0),
+        lambda: Segments(hop=0),
+        lambda: Segments(warmup=-1),
+        lambda: WholeRecordings(rounds=0),
+    ],
 )
 def test_impossible_sizes_are_refused(make):
     with pytest.raises(ConfigError, match="must be at least"):

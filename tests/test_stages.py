@@ -120,6 +120,18 @@ def column(run: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
+def test_a_stage_with_the_same_loss_never_ends_worse(tiny_root, tmp_path):
+    """What it started from counts as its own until it is beaten, also in its checkpoint."""
+    calm = '{"name": "calm", "weights": {"mse": 1.0}, "epochs": 4, "lr": 0.01}'
+    wild = '{"name": "wild", "weights": {"mse": 1.0}, "epochs": 2, "lr": 1000.0}'
+    switch = fit(tiny_root, tmp_path, f"[{calm}, {wild}]").switch
+    begun, ended = switch.finished["stage-1-calm"], switch.finished["stage-2-wild"]
+    saved = state_of(tmp_path / "stage-2-wild.ckpt")["weights"]
+    for key, value in begun.items():
+        assert torch.equal(ended[key], value)
+        assert torch.equal(saved[key], value)
+
+
 def test_the_best_of_several_starts_trains_on(tiny_root, tmp_path):
     """With a learning rate of zero every start stays where it began, and so does what follows them."""
     still = STARTS.replace("0.01", "0.0")

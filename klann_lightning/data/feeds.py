@@ -164,14 +164,20 @@ class WholeRecordings(Feed):
     seconds of audio, not for minutes.
     """
 
-    def __init__(self, skip: int = 0) -> None:
-        """`skip`: samples of each recording that are fed but not scored: the device had heard before."""
-        if skip < 0:
-            raise ConfigError(f"skip must be at least 0, not {skip}")
+    def __init__(self, skip: int = 0, rounds: int = 1) -> None:
+        """What an epoch is.
+
+        Args:
+            skip: samples of each recording that are fed but not scored: the device had heard before.
+            rounds: passes over the recordings an epoch.
+        """
+        if skip < 0 or rounds < 1:
+            raise ConfigError(f"skip must be at least 0 and rounds at least 1, not {skip} and {rounds}")
         self.skip = skip
+        self.rounds = rounds
 
     def batches(self, lengths: Sequence[int], world: int) -> int:
-        return max(1, len(lengths) // world)
+        return self.rounds * max(1, len(lengths) // world)
 
     def plan(
         self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int

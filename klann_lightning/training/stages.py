@@ -82,8 +82,8 @@ class StageSwitch(Checkpoint):
     Where a stage has several `starts`, each trains a little from random weights of its own; the weights
     with the best `val/loss` of them all then train on for the rest of the stage.
 
-    A stage's best is the lowest `val/loss`, that is its own loss over whole files; no score of one
-    stage is compared with one of another. Writes `stage-<n>-<name>.ckpt` whenever a stage's best
+    A stage's best is the lowest `val/loss`, that is its own loss over whole files; scores of two stages
+    are compared only where the later one goes on with the same loss from the best weights. Writes `stage-<n>-<name>.ckpt` whenever a stage's best
     improves, and `last.ckpt` after every epoch; both hold the stage and its best, so a resumed run
     goes on in the right stage. Everything that it decides on is equal on all ranks.
     """
@@ -213,13 +213,17 @@ class StageSwitch(Checkpoint):
             rank_zero_info(ended)
             trainer.should_stop = True
             return
+        before = module.stage
         self.index += 1
         module.stage = module.stages[self.index]
         if module.stage.start_from == "last":
             module.load_state_dict(last)
         self._begin_course(trainer, module)
         self.first_epoch = trainer.current_epoch + 1
-        self.best_score, self.best_epoch, self.best_weights = math.inf, -1, None
+        if module.stage.start_from == "best" and module.stage.weights == before.weights:
+            self._save(trainer, self.name(module))  # nothing of it yet is better than what it starts from
+        else:
+            self.best_score, self.best_epoch, self.best_weights = math.inf, -1, None
         rank_zero_info(
             f"{ended}; {self.name(module)} starts from its {module.stage.start_from} weights, "
             f"learning rate {module.stage.lr:g}"
