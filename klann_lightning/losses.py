@@ -3,7 +3,7 @@
 Every term compares output and target [B, T] and is differentiable in the output.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +48,7 @@ class LossStage:
     final_lr: float = 0.0  # where the cosine ends, as a part of `lr`
     starts: int = 1  # random starts that are tried first, in turn; the best of them trains on
     start_epochs: int = 0  # of the stage's, that each of them gets, with a warm-up and a schedule of its own
+    relative: bool = False  # the terms are weighed as if all had the first one's value when the stage begins
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(TERMS) - {"mr_stft"})
@@ -70,6 +71,18 @@ class LossStage:
                 f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs leave none of "
                 f"its {self.epochs}; give it more epochs"
             )
+
+
+def weighed_in_units(weights: dict[str, float], values: Mapping[str, float]) -> dict[str, float]:
+    """Weights of terms in units of their `values`: each times the first term's value over its own.
+
+    What one weight of MR-STFT costs in ESR depends on how small the ESR has become; a ratio does not.
+
+    >>> weighed_in_units({"esr": 1.0, "mr_stft": 2.0}, {"esr": 0.001, "mr_stft": 0.5})
+    {'esr': 1.0, 'mr_stft': 0.004}
+    """
+    first = values[next(iter(weights))]
+    return {name: weight * first / values[name] for name, weight in weights.items()}
 
 
 def pre_emphasised(x: Tensor) -> Tensor:

@@ -132,6 +132,26 @@ def test_a_stage_with_the_same_loss_never_ends_worse(tiny_root, tmp_path):
         assert torch.equal(saved[key], value)
 
 
+def test_relative_weights_are_in_units_of_what_the_stage_began_with(tiny_root, tmp_path):
+    """Also in a run that is resumed within the stage."""
+    relative = SPECTRAL.replace('"mr_stft": 0.01', '"mr_stft": 2.0').replace("{", '{"relative": true, ', 1)
+    stages = f"[{TIME}, {relative}]"
+    whole = fit(tiny_root, tmp_path / "whole", stages)
+
+    def expected(folder):
+        begun = state_of(tmp_path / folder / "stage-1-time.ckpt")["best_scores"]
+        return {"esr": 1.0, "mr_stft": 2.0 * begun["esr"] / begun["mr_stft"]}
+
+    assert whole.model.stage.weights == pytest.approx(expected("whole"))
+    best = state_of(tmp_path / "whole" / "stage-2-spectral.ckpt")
+    loss = sum(weight * best["best_scores"][name] for name, weight in expected("whole").items())
+    assert best["best_score"] == pytest.approx(loss)
+
+    fit(tiny_root, tmp_path / "parts", stages, "--trainer.max_epochs=4")
+    again = fit(tiny_root, tmp_path / "parts", stages, f"--ckpt_path={tmp_path / 'parts' / 'last.ckpt'}")
+    assert again.model.stage.weights == pytest.approx(expected("parts"))
+
+
 def test_the_best_of_several_starts_trains_on(tiny_root, tmp_path):
     """With a learning rate of zero every start stays where it began, and so does what follows them."""
     still = STARTS.replace("0.01", "0.0")
@@ -150,6 +170,14 @@ def test_every_start_has_a_schedule_of_its_own(tiny_root, tmp_path):
     assert rates[0] > rates[1]
     assert rates[6] > rates[7] > rates[8]
     assert rates[6] > rates[0]  # a longer course falls more slowly
+
+
+def test_the_end_of_every_start_and_stage_is_validated(tiny_root, tmp_path):
+    """However rarely validations are asked for: there the learning rate has fallen."""
+    more = ("--trainer.check_val_every_n_epoch=100", f"--trainer.logger={CSV_LOGGER}")
+    fit(tiny_root, tmp_path, f"[{STARTS}, {SPECTRAL}]", *more)
+    rows = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert [int(row["epoch"]) for row in rows if row["val/loss"]] == [1, 3, 5, 8, 10]
 
 
 def test_a_run_resumed_among_its_starts_ends_as_if_it_had_never_stopped(tiny_root, tmp_path):

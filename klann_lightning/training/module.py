@@ -53,6 +53,7 @@ class EffectModule(pl.LightningModule):
         self.model = model
         self.stages = stages
         self.stage = stages[0]
+        self.val_scores: dict[str, float] = {}  # of the last validation, every term of losses.py
         self.make_optimizer = optimizer
         self.train_path = train_path
         self.normalise = normalise
@@ -161,6 +162,8 @@ class EffectModule(pl.LightningModule):
 
     def _log_scores(self, split: str) -> None:
         scores = {name: value.float() for name, value in self.scores.compute().items()}
+        if split == "val":
+            self.val_scores = {name: float(value) for name, value in scores.items()}
         loss = sum(weight * scores[name] for name, weight in self.stage.weights.items())
         logged = {
             f"{split}/loss": loss,

@@ -1,6 +1,7 @@
 """Leads a training through its stages, and keeps the best of each."""
 
 import math
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from klann_lightning.losses import LossStage
+from klann_lightning.losses import LossStage, weighed_in_units
 from klann_lightning.training.module import EffectModule
 
 Weights = dict[str, Tensor]
@@ -83,9 +84,10 @@ class StageSwitch(Checkpoint):
     with the best `val/loss` of them all then train on for the rest of the stage.
 
     A stage's best is the lowest `val/loss`, that is its own loss over whole files; scores of two stages
-    are compared only where the later one goes on with the same loss from the best weights. Writes `stage-<n>-<name>.ckpt` whenever a stage's best
-    improves, and `last.ckpt` after every epoch; both hold the stage and its best, so a resumed run
-    goes on in the right stage. Everything that it decides on is equal on all ranks.
+    are compared only where the later one goes on with the same loss from the best weights. Writes
+    `stage-<n>-<name>.ckpt` whenever a stage's best improves, and `last.ckpt` after every epoch; both
+    hold the stage and its best, so a resumed run goes on in the right stage. Everything that it decides
+    on is equal on all ranks.
     """
 
     KEPT = (
@@ -97,10 +99,13 @@ class StageSwitch(Checkpoint):
         "best_weights",
         "stale",
         "finished",
+        "best_scores",
+        "weights",
     )
 
     def __init__(self) -> None:
         self.epochs: list[int | None] = []  # of each stage, in this run
+        self.check_every: int | None = 1  # epochs from validation to validation, as configured
         self.index = 0
         self.first_epoch = 0
         self.first_step = 0
@@ -109,6 +114,8 @@ class StageSwitch(Checkpoint):
         self.best_weights: Weights | None = None
         self.stale = 0  # validations since the best
         self.finished: dict[str, Weights] = {}  # best weights of every stage that has ended
+        self.best_scores: dict[str, float] = {}  # every term's at the stage's best
+        self.weights: dict[str, float] | None = None  # of the stage's terms, where they are not as configured
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.KEPT}
@@ -118,11 +125,19 @@ class StageSwitch(Checkpoint):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The optimizer that is about to be restored is the stage's own."""
-        pl_module.stage = pl_module.stages[checkpoint["callbacks"][self.state_key]["index"]]
+        state = checkpoint["callbacks"][self.state_key]
+        pl_module.stage = _weighed(pl_module.stages[state["index"]], state.get("weights"))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.epochs = stage_epochs(pl_module.stages, trainer.max_epochs or -1)
-        pl_module.stage = pl_module.stages[self.index]
+        self.check_every = trainer.check_val_every_n_epoch
+        pl_module.stage = _weighed(pl_module.stages[self.index], self.weights)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Where a start or a stage ends, its learning rate has fallen: that must not pass unheard."""
+        spent = trainer.current_epoch - self.first_epoch
+        _, end = self._course(pl_module.stage, spent)
+        trainer.check_val_every_n_epoch = 1 if spent + 1 == end else self.check_every
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         begin, end = self._course(pl_module.stage, trainer.current_epoch - self.first_epoch)
@@ -137,7 +152,7 @@ class StageSwitch(Checkpoint):
         score = float(trainer.callback_metrics["val/loss"])
         if score < self.best_score:
             self.best_score, self.best_epoch, self.stale = score, trainer.current_epoch, 0
-            self.best_weights = _weights(pl_module)
+            self.best_weights, self.best_scores = _weights(pl_module), dict(pl_module.val_scores)
             self._save(trainer, self.name(pl_module))
         else:
             self.stale += 1
@@ -215,23 +230,31 @@ class StageSwitch(Checkpoint):
             return
         before = module.stage
         self.index += 1
-        module.stage = module.stages[self.index]
-        if module.stage.start_from == "last":
+        stage = module.stages[self.index]
+        known = stage.relative and all(0 < self.best_scores.get(name, 0) < math.inf for name in stage.weights)
+        self.weights = weighed_in_units(stage.weights, self.best_scores) if known else None
+        module.stage = _weighed(stage, self.weights)
+        if stage.start_from == "last":
             module.load_state_dict(last)
         self._begin_course(trainer, module)
         self.first_epoch = trainer.current_epoch + 1
-        if module.stage.start_from == "best" and module.stage.weights == before.weights:
+        if stage.start_from == "best" and module.stage.weights == before.weights:
             self._save(trainer, self.name(module))  # nothing of it yet is better than what it starts from
         else:
             self.best_score, self.best_epoch, self.best_weights = math.inf, -1, None
+        loss = " + ".join(f"{weight:.3g} {name}" for name, weight in module.stage.weights.items())
         rank_zero_info(
-            f"{ended}; {self.name(module)} starts from its {module.stage.start_from} weights, "
-            f"learning rate {module.stage.lr:g}"
+            f"{ended}; {self.name(module)} starts from its {stage.start_from} weights, "
+            f"learning rate {stage.lr:g}, loss {loss}"
         )
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{name}.ckpt", weights_only=False)
+
+
+def _weighed(stage: LossStage, weights: dict[str, float] | None) -> LossStage:
+    return replace(stage, weights=weights) if weights else stage
 
 
 def _weights(module: EffectModule) -> Weights:
