@@ -294,7 +294,8 @@ def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
 def test_two_processes_train_as_one(tiny_root, tmp_path):
     """Same readers in all, same steps, same stages: the same losses up to the order of summation."""
     stages = (
-        "[{name: time, weights: {mse: 1.0}, epochs: 2}, {name: spectral, weights: {mse: 1.0}, epochs: 1}]"
+        "[{name: time, weights: {mse: 1.0}, epochs: 2, starts: 1}, "
+        "{name: spectral, weights: {mse: 1.0}, epochs: 1, relative: false}]"
     )
     tables = []
     for ranks in (1, 2):

@@ -62,18 +62,18 @@ def stage_epochs(stages: list[LossStage], max_epochs: int) -> list[int | None]:
 def starts_of(stage: LossStage, epochs: int | None) -> tuple[int, int]:
     """How many random starts a stage of so many epochs tries, and how many epochs each of them gets.
 
-    A shortened stage shortens them alike, and tries fewer where they would take more than half of it.
+    A shortened stage shortens them alike, and tries fewer where they would take more than a quarter of it.
 
     >>> stage = LossStage("time", {"mse": 1.0}, epochs=100, starts=8, start_epochs=5)
     >>> starts_of(stage, 100), starts_of(stage, 20), starts_of(stage, 6), starts_of(stage, 3)
-    ((8, 5), (8, 1), (3, 1), (1, 0))
+    ((8, 5), (5, 1), (1, 0), (1, 0))
     """
     if stage.starts == 1 or epochs is None or stage.epochs is None:
         return 1, 0
     if epochs >= stage.epochs:
         return stage.starts, stage.start_epochs
     each = max(1, round(stage.start_epochs * epochs / stage.epochs))
-    starts = min(stage.starts, epochs // (2 * each))
+    starts = min(stage.starts, epochs // (4 * each))
     return (starts, each) if starts > 1 else (1, 0)
 
 
