@@ -18,7 +18,7 @@ WIENER_TAPS = 512
 
 
 class Row(NamedTuple):
-    """One line of the table; far below the ESR on the training recordings, it has learnt those by heart."""
+    """One line of the table; a model far better on the training recordings has learnt those by heart."""
 
     name: str
     esr_db: float

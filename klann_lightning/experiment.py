@@ -124,8 +124,11 @@ class Experiment(LightningCLI):
 
     def before_fit(self) -> None:
         """Check the recordings before anything is logged: a fit ends with a test, unless val is scored."""
+        self._check_recordings(self.config[self.subcommand].scored)
+
+    def _check_recordings(self, scored: str) -> None:
         self.datamodule.setup("fit")
-        if self.config[self.subcommand].scored == "test":
+        if scored == "test":
             self.datamodule.setup("test")
 
     def after_fit(self) -> None:
@@ -145,8 +148,7 @@ class Experiment(LightningCLI):
             print("figures and audio there:", ", ".join(f"{name}/" for name in self.switch.finished))
 
     def _scores(self, split: str) -> tuple[str, list[Row]]:
-        self.datamodule.setup("fit")
-        self.datamodule.setup("test" if split == "test" else "validate")
+        self._check_recordings(split)  # a test has forgotten them
         batches, trained_on = self.datamodule.whole_files(split), self.datamodule.whole_files("train")
         resolutions = self.model.resolutions
         rows = baselines(batches, resolutions)

@@ -16,7 +16,7 @@ class StackedKlann(Klann):
     """z_k = bank_k(u_k); u_(k+1) = m_k(z_k, u_k); the way down reads all z_k of all banks.
 
     Each bank has D filters side by side; m_k is Linear(2 D, 2 mid_width) - GLU - Linear(mid_width, D).
-    The parallel-series system's idea (Huhtala, Juvela, Schlecht 2024, figure 2) for whole banks instead of
+    The parallel-series system's idea (Huhtala, Juvela, Schlecht 2024) for whole banks instead of
     single filters: a short row of maps that mix all channels, where the other has a long row of maps that
     mix two. An envelope that one bank has smoothed can so be weighed against the others and smoothed again.
     """
@@ -53,7 +53,7 @@ class StackedKlann(Klann):
         return [f"bank {k}, channel {i}" for k in range(1, banks + 1) for i in range(1, width + 1)]
 
     def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
-        outputs = [self.bank.write_side_by_side(program, planes, 0)]
+        outputs = [self.bank.write_side_by_side(program, planes)]
         for bank, mixed in enumerate(cast("Iterable[Pointwise]", self.maps), start=1):
             planes = mixed.write(program, [*outputs[-1], *planes])
             outputs.append(self.bank.write_side_by_side(program, planes, bank * len(planes)))
