@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from klann_lightning.cli import main
+from klann_lightning.errors import ConfigError
 from klann_lightning.losses import LossStage
 from klann_lightning.training.module import load_model
 from klann_lightning.training.stages import learning_rate, stage_epochs
@@ -150,6 +151,19 @@ def test_relative_weights_are_in_units_of_what_the_stage_began_with(tiny_root, t
     fit(tiny_root, tmp_path / "parts", stages, "--trainer.max_epochs=4")
     again = fit(tiny_root, tmp_path / "parts", stages, f"--ckpt_path={tmp_path / 'parts' / 'last.ckpt'}")
     assert again.model.stage.weights == pytest.approx(expected("parts"))
+
+
+@pytest.mark.parametrize(
+    ("stages", "more", "said"),
+    [
+        (["relative"], [], "stage 'spectral' is the first: nothing is there"),
+        (["time", "relative"], ["--trainer.limit_val_batches=0"], "relative to scores on val"),
+    ],
+)
+def test_a_relative_stage_needs_scores_before_it(tiny_root, tmp_path, stages, more, said):
+    parts = {"time": TIME, "relative": SPECTRAL.replace("{", '{"relative": true, ', 1)}
+    with pytest.raises(ConfigError, match=said):
+        fit(tiny_root, tmp_path, f"[{', '.join(parts[name] for name in stages)}]", *more)
 
 
 def test_the_best_of_several_starts_trains_on(tiny_root, tmp_path):

@@ -50,6 +50,8 @@ class EffectModule(pl.LightningModule):
             self.save_hyperparameters()
         if not stages:
             raise ConfigError("model.stages is empty: a training needs at least one stage")
+        if stages[0].relative:
+            raise ConfigError(f"stage {stages[0].name!r} is the first: nothing is there to be relative to")
         self.model = model
         self.stages = stages
         self.stage = stages[0]

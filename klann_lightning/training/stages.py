@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from klann_lightning.errors import ConfigError
 from klann_lightning.losses import LossStage, weighed_in_units
 from klann_lightning.training.module import EffectModule
 
@@ -131,6 +132,9 @@ class StageSwitch(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.epochs = stage_epochs(pl_module.stages, trainer.max_epochs or -1)
         self.check_every = trainer.check_val_every_n_epoch
+        relative = next((stage.name for stage in pl_module.stages if stage.relative), None)
+        if relative and not trainer.enable_validation:
+            raise ConfigError(f"stage {relative!r} is relative to scores on val: it needs validations")
         pl_module.stage = _weighed(pl_module.stages[self.index], self.weights)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
