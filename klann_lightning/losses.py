@@ -1,25 +1,19 @@
-"""Loss terms by name, and the stages of a training that weigh them.
+"""Loss terms by name; every term compares output and target [B, T] and is differentiable in the output."""
 
-Every term compares output and target [B, T] and is differentiable in the output.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import auraloss
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from klann_lightning.errors import ConfigError
 from klann_lightning.native.losses import Energies, SpectralDistance, compilable, spectral_sums
 
 PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
 ESR_WINDOW = 8192  # samples
 ESR_FLOOR = 1e-2  # a segment's power counts as at least this part of the training power
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]  # output [B, T], target [B, T], training power [] -> [B]
 
 
@@ -30,59 +24,6 @@ class StftResolutions:
     fft_sizes: list[int] = field(default_factory=lambda: [1024, 512, 256])
     hop_sizes: list[int] = field(default_factory=lambda: [120, 50, 25])
     win_lengths: list[int] = field(default_factory=lambda: [600, 240, 100])
-
-
-@dataclass(frozen=True)
-class LossStage:
-    """One stage of a training: what is minimised, how fast, and when it ends."""
-
-    name: str
-    weights: dict[str, float]  # loss terms and their weights
-    epochs: int | None = None  # ends after so many
-    patience: int | None = None  # ends after so many validations without a better `val/loss`
-    start_from: Literal["best", "last"] = "best"  # of the stage before
-    optimizer: OptimizerFactory | None = None  # instead of the experiment's
-    lr: float = 1e-3  # learning rate after the warm-up
-    warmup_steps: int = 0  # learning rate rises linearly over so many steps
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine needs `epochs`
-    final_lr: float = 0.0  # where the cosine ends, as a part of `lr`
-    starts: int = 1  # random starts that are tried first, in turn; the best of them trains on
-    start_epochs: int = 0  # of the stage's, that each of them gets, with a warm-up and a schedule of its own
-    relative: bool = False  # the terms are weighed as if all had the first one's value when the stage begins
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(TERMS) - {"mr_stft"})
-        if unknown or not self.weights:
-            raise ConfigError(
-                f"stage {self.name!r} weighs {', '.join(unknown) or 'nothing'}; "
-                f"the loss terms are {', '.join([*TERMS, 'mr_stft'])}"
-            )
-        if self.epochs is None and self.patience is None:
-            raise ConfigError(f"stage {self.name!r} never ends: give it epochs or patience")
-        if self.schedule == "cosine" and self.epochs is None:
-            raise ConfigError(f"stage {self.name!r}: a cosine needs to know its length; give it epochs")
-        if self.starts < 1 or (self.starts > 1 and self.start_epochs < 1):
-            raise ConfigError(
-                f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs; "
-                "both must be at least 1"
-            )
-        if self.starts > 1 and self.starts * self.start_epochs >= (self.epochs or 0):
-            raise ConfigError(
-                f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs leave none of "
-                f"its {self.epochs}; give it more epochs"
-            )
-
-
-def weighed_in_units(weights: dict[str, float], values: Mapping[str, float]) -> dict[str, float]:
-    """Weights of terms in units of their `values`: each times the first term's value over its own.
-
-    What one weight of MR-STFT costs in ESR depends on how small the ESR has become; a ratio does not.
-
-    >>> weighed_in_units({"esr": 1.0, "mr_stft": 2.0}, {"esr": 0.001, "mr_stft": 0.5})
-    {'esr': 1.0, 'mr_stft': 0.004}
-    """
-    first = values[next(iter(weights))]
-    return {name: weight * first / values[name] for name, weight in weights.items()}
 
 
 def pre_emphasised(x: Tensor) -> Tensor:

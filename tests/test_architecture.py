@@ -32,6 +32,7 @@ ORDER = [
     "data.pairs",
     "data.feeds",
     "data.datamodule",
+    "training.recipe",
     "training.module",
     "training.stages",
     "training.media",

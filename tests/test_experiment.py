@@ -96,7 +96,7 @@ def test_the_papers_recipe_is_the_papers(device, tiny_root, tmp_path):
     for stage in module.stages:
         assert (stage.epochs, stage.patience, stage.start_from) == (1000, None, "best")
         assert (stage.lr, stage.warmup_steps, stage.schedule) == (1e-3, 0, "constant")
-        assert stage.optimizer is None
+        assert (stage.optimizer, stage.feed) == (None, None)
     assert (module.model.bank.cutoff.abs().max() < 0.01, module.model.initial) == (
         True,
         "zero",

@@ -4,7 +4,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from klann_lightning.data.feeds import Readers, Segments, WholeRecordings, whole_files
+from klann_lightning.data.feeds import Cut, FullBatch, Readers, Segments, whole_files
 from klann_lightning.errors import ConfigError, PairError
 
 
@@ -140,17 +140,29 @@ def test_whole_files_are_shared_out_by_file():
     assert shares == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
 
 
-def test_whole_recordings_are_each_seen_once_an_epoch():
-    feed = WholeRecordings(skip=7)
-    seen = [
-        (plan.cuts[0].pair, plan.cuts[0].start, plan.frames, plan.skip) for plan in plans(feed, [30, 40, 50])
-    ]
-    assert sorted(seen) == [(0, 0, 30, 7), (1, 0, 40, 7), (2, 0, 50, 7)]
-    shares = [{plan.cuts[0].pair for plan in plans(feed, [30] * 4, rank=rank, world=2)} for rank in range(2)]
-    assert shares[0] | shares[1] == {0, 1, 2, 3}
-    assert len(plans(feed, [30], rank=1, world=2)) == 1  # fewer recordings than ranks: all see it
-    again = [plan.cuts[0].pair for plan in plans(WholeRecordings(rounds=2), [30, 40, 50])]
-    assert sorted(again[:3]) == sorted(again[3:]) == [0, 1, 2]
+def test_a_full_batch_covers_every_sample_after_the_opening():
+    (plan,) = plans(FullBatch(rows=4, warmup=7), lengths := [107, 57, 207])
+    seen = {(cut.pair, cut.start + place) for cut in plan.cuts for place in range(plan.skip, plan.frames)}
+    assert seen == {(pair, place) for pair, end in enumerate(lengths) for place in range(7, end)}
+    assert all(cut.start >= 0 and cut.start + plan.frames <= lengths[cut.pair] for cut in plan.cuts)
+    assert (plan.skip, plan.frames) == (7, 57)  # no row is longer than the shortest recording
+
+
+def test_a_full_batch_of_one_row_is_the_recording():
+    (plan,) = plans(FullBatch(rows=1, warmup=0), [107])
+    assert (plan.cuts, plan.frames, plan.skip) == ([Cut(0, 0, fresh=True)], 107, 0)
+
+
+def test_a_full_batch_of_long_recordings_is_spread_over_them():
+    (plan,) = plans(FullBatch(rows=4, warmup=10, samples=400), [6010, 2010])
+    assert plan.frames == 110
+    assert [(cut.pair, cut.start) for cut in plan.cuts] == [(0, 0), (0, 2950), (0, 5900), (1, 0)]
+
+
+def test_a_full_batch_is_the_same_at_every_step_and_on_every_rank():
+    feed = FullBatch(rows=3, warmup=0, rounds=2)
+    first, second = plans(feed, [50])
+    assert first == second == plans(feed, [50], epoch=4, rank=1, world=2)[0]
 
 
 def test_a_rank_without_a_file_gets_an_empty_block():
@@ -170,7 +182,8 @@ def test_a_recording_shorter_than_a_step_is_refused(feed):
         lambda: Readers(readers=0),
         lambda: Segments(hop=0),
         lambda: Segments(warmup=-1),
-        lambda: WholeRecordings(rounds=0),
+        lambda: FullBatch(rounds=0),
+        lambda: FullBatch(rows=9, samples=8),
     ],
 )
 def test_impossible_sizes_are_refused(make):

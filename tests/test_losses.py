@@ -4,8 +4,7 @@ import auraloss
 import pytest
 import torch
 
-from klann_lightning.errors import ConfigError
-from klann_lightning.losses import TERMS, LossStage, MultiResolutionStft, StftResolutions
+from klann_lightning.losses import TERMS, MultiResolutionStft, StftResolutions
 
 
 def noise(*shape, seed):
@@ -86,25 +85,3 @@ def test_mr_stft_survives_silence():
     output = torch.zeros(1, 4000, requires_grad=True)
     MultiResolutionStft(StftResolutions())(output, torch.zeros(1, 4000)).backward()
     assert torch.isfinite(output.grad).all()
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"weights": {"esrr": 1.0}, "epochs": 1}, "stage 'time' weighs esrr; the loss terms are mse, esr"),
-        ({"weights": {}, "epochs": 1}, "stage 'time' weighs nothing"),
-        ({"weights": {"mse": 1.0}}, "stage 'time' never ends: give it epochs or patience"),
-        ({"weights": {"mse": 1.0}, "patience": 3, "schedule": "cosine"}, "a cosine needs to know its length"),
-        (
-            {"weights": {"mse": 1.0}, "epochs": 9, "starts": 2},
-            "2 starts of 0 epochs; both must be at least 1",
-        ),
-        (
-            {"weights": {"mse": 1.0}, "epochs": 9, "starts": 3, "start_epochs": 3},
-            "3 starts of 3 epochs leave none of its 9; give it more",
-        ),
-    ],
-)
-def test_a_stage_that_cannot_be_trained_is_refused(fields, words):
-    with pytest.raises(ConfigError, match=words):
-        LossStage("time", **fields)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 import lightning.pytorch as pl
 from klann_lightning.data.datamodule import PairedDataModule
-from klann_lightning.losses import LossStage
+from klann_lightning.training.recipe import LossStage
 from klann_lightning.models.klann import ParallelKlann
 from klann_lightning.training.module import EffectModule
 

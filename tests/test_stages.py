@@ -1,4 +1,4 @@
-"""Stages in numbers, and a whole training led through them."""
+"""A whole training led through its stages."""
 
 import csv
 import math
@@ -9,9 +9,7 @@ import torch
 
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
-from klann_lightning.losses import LossStage
 from klann_lightning.training.module import load_model
-from klann_lightning.training.stages import learning_rate, stage_epochs
 
 TIME = '{"name": "time", "weights": {"esr": 1.0}, "epochs": 3, "lr": 0.01}'
 SPECTRAL = '{"name": "spectral", "weights": {"esr": 1.0, "mr_stft": 0.01}, "epochs": 2, "lr": 0.002}'
@@ -42,45 +40,6 @@ def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: st
 def state_of(checkpoint: Path) -> dict:
     saved = torch.load(checkpoint, weights_only=True)
     return saved["callbacks"]["StageSwitch"] | {"weights": saved["state_dict"], "saved_epoch": saved["epoch"]}
-
-
-@pytest.mark.parametrize(
-    ("epochs", "max_epochs", "expected"),
-    [
-        ([60, 20], -1, [60, 20]),
-        ([60, 20], 100, [60, 20]),
-        ([60, 20], 8, [6, 2]),
-        ([60, 20], 3, [2, 1]),
-        ([60, 20], 2, [1, 1]),
-        ([60, 20], 1, [1, 0]),
-        ([1000, 1, 1], 4, [2, 1, 1]),
-        ([50, 1, 50], 6, [3, 1, 2]),
-        ([1, 1, 1000], 3, [1, 1, 1]),
-    ],
-)
-def test_max_epochs_shortens_all_stages(epochs, max_epochs, expected):
-    stages = [LossStage("x", {"mse": 1.0}, epochs=count) for count in epochs]
-    assert stage_epochs(stages, max_epochs) == expected
-
-
-def test_stages_that_end_on_a_plateau_are_not_shortened():
-    stages = [LossStage("x", {"mse": 1.0}, patience=3), LossStage("y", {"mse": 1.0}, epochs=10)]
-    assert stage_epochs(stages, 4) == [None, 10]
-
-
-def test_learning_rate_rises_and_falls():
-    stage = LossStage("x", {"mse": 1.0}, epochs=1, lr=0.1, warmup_steps=10, schedule="cosine", final_lr=0.01)
-    rates = [learning_rate(stage, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[:9] == sorted(rates[:9])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert learning_rate(stage, 100, 100) == pytest.approx(0.001)
-    assert rates[50] == pytest.approx(0.1 * (0.01 + 0.99 * 0.5))
-
-
-def test_a_constant_rate_is_constant():
-    stage = LossStage("x", {"mse": 1.0}, epochs=1, lr=0.1)
-    assert {learning_rate(stage, step, 100) for step in range(100)} == {0.1}
 
 
 def test_every_stage_keeps_its_own_best(tiny_root, tmp_path):
@@ -240,6 +199,26 @@ def test_a_resumed_run_goes_on_in_its_stage(tiny_root, tmp_path, monkeypatch):
         torch.equal(resumed.switch.finished[first][key], value)
         for key, value in whole.finished[first].items()
     )
+
+
+FED = '{"name": "polish", "weights": {"mse": 1.0}, "epochs": 2, "lr": 0.01, "feed": \
+{"class_path": "FullBatch", "init_args": {"rows": 2, "warmup": 512, "rounds": 3}}}'
+
+
+def test_a_stage_may_bring_its_own_feed(tiny_root, tmp_path):
+    """The stage after it is fed by the data's again: 3 epochs of 4 steps, 2 of 3, 2 of 4."""
+    stages = f"[{TIME}, {FED}, {SPECTRAL}]"
+    whole = fit(tiny_root, tmp_path / "whole", stages)
+    assert whole.trainer.global_step == 12 + 6 + 8
+    assert whole.trainer.reload_dataloaders_every_n_epochs == 0
+    for steps in (15, 18, 22):  # within the stage, at its end, and in the one after
+        part, rest = tmp_path / f"part-{steps}", tmp_path / f"rest-{steps}"
+        fit(tiny_root, part, stages, f"--trainer.max_steps={steps}")
+        resumed = fit(tiny_root, rest, stages, f"--ckpt_path={part / 'last.ckpt'}")
+        assert resumed.trainer.global_step == 12 + 6 + 8
+        for name, weights in whole.switch.finished.items():
+            again = resumed.switch.finished[name]
+            assert all(torch.equal(again[key], value) for key, value in weights.items())
 
 
 def test_a_training_that_is_told_to_stop_keeps_its_best(tiny_root, tmp_path):

@@ -120,6 +120,7 @@ class PairedDataModule(pl.LightningDataModule):
         self.context = round(context_seconds * sample_rate)
         self.train_frames = None if train_seconds is None else round(train_seconds * sample_rate)
         self.feed = train or Readers()
+        self.stage_feed: Feed | None = None  # of the stage that trains now, instead
         self.num_workers = num_workers
         self.pairs: dict[str, list[Pair]] = {}
         self._resampled: tempfile.TemporaryDirectory[str] | None = None
@@ -139,9 +140,9 @@ class PairedDataModule(pl.LightningDataModule):
         return math.sqrt(energies[0] / frames), math.sqrt(energies[1] / frames)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        pairs = self.pairs["train"]
+        pairs, feed = self.pairs["train"], self.stage_feed or self.feed
         rank, world = self._place()
-        sampler = FeedSampler(self.feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
+        sampler = FeedSampler(feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
         if self.trainer:  # a resumed training asks for its first batches before it sets the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return self._loader(pairs, sampler, hold=True)

@@ -4,6 +4,7 @@ A feed is a pure function of (lengths, seed, epoch, rank): it plans batches in w
 reads no audio, so any run can be repeated and any epoch found again.
 """
 
+import math
 import random
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -156,38 +157,52 @@ class Segments(Feed):
             yield BatchPlan(cuts, self.warmup + self.length, skip=self.warmup)
 
 
-class WholeRecordings(Feed):
-    """One recording a batch, from its first sample to its last, from the initial state.
+class FullBatch(Feed):
+    """All the recordings in one batch, the same at every step: what L-BFGS needs.
 
-    The gradient goes through all of it, which teaches releases of seconds, and with one recording
-    every step sees all data, which is what L-BFGS needs. Memory grows with the recording: for
-    seconds of audio, not for minutes.
+    They are cut into rows of equal length, each fed after a warm-up from the initial state; a recording's
+    opening is warm-up alone. With one recording, one row and no warm-up it is the recording from its first
+    sample to its last, and the gradient goes through all of it, which teaches releases of seconds. Memory
+    grows with the samples, so of more than `samples` only evenly spread rows are seen. On several ranks
+    each sees all, so that a line search decides alike on every one of them.
     """
 
-    def __init__(self, skip: int = 0, rounds: int = 1) -> None:
-        """What an epoch is.
+    def __init__(self, rows: int = 8, warmup: int = 8192, samples: int = 2**20, rounds: int = 1) -> None:
+        """Sizes of the batch.
 
         Args:
-            skip: samples of each recording that are fed but not scored: the device had heard before.
-            rounds: passes over the recordings an epoch.
+            rows: that the recordings are cut into; more where one of them is shorter than such a row.
+            warmup: samples fed before each row, not scored.
+            samples: at most so many are scored, all rows together.
+            rounds: steps an epoch.
         """
-        if skip < 0 or rounds < 1:
-            raise ConfigError(f"skip must be at least 0 and rounds at least 1, not {skip} and {rounds}")
-        self.skip = skip
+        if min(rows, samples // max(1, rows), rounds) < 1 or warmup < 0:
+            raise ConfigError(
+                "rows, samples a row and rounds must be at least 1, warmup at least 0, "
+                f"not {rows}, {samples} in all, {rounds} and {warmup}"
+            )
+        self.rows = rows
+        self.warmup = warmup
+        self.samples = samples
         self.rounds = rounds
 
     def batches(self, lengths: Sequence[int], world: int) -> int:
-        return self.rounds * max(1, len(lengths) // world)
+        return self.rounds
 
     def plan(
         self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
     ) -> Iterator[BatchPlan]:
-        _refuse_short(lengths, self.skip + 1)
-        order = list(range(len(lengths)))
-        random.Random(f"{seed} {epoch}").shuffle(order)
-        for index in range(self.batches(lengths, world)):
-            pair = order[(rank + index * world) % len(order)]
-            yield BatchPlan([Cut(pair, 0, fresh=True)], lengths[pair], self.skip)
+        _refuse_short(lengths, self.warmup + 1)
+        scored = [length - self.warmup for length in lengths]
+        seen = min(1.0, self.samples / sum(scored))  # as a part of all
+        frames = min(math.ceil(seen * sum(scored) / self.rows), *scored)
+        cuts = []
+        for pair, length in enumerate(scored):
+            rows = math.ceil(seen * length / frames)
+            apart = (length - frames) / max(1, rows - 1)
+            cuts += [Cut(pair, round(row * apart), fresh=True) for row in range(rows)]
+        for _ in range(self.rounds):
+            yield BatchPlan(cuts, self.warmup + frames, skip=self.warmup)
 
 
 def whole_files(

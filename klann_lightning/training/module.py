@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.losses import TERMS, LossStage, MultiResolutionStft, OptimizerFactory, StftResolutions
+from klann_lightning.losses import TERMS, MultiResolutionStft, StftResolutions
 from klann_lightning.metrics import FileScores
 from klann_lightning.models.base import AudioModel, State
+from klann_lightning.training.recipe import LossStage, OptimizerFactory
 
 
 class EffectModule(pl.LightningModule):

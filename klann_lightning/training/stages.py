@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from klann_lightning.errors import ConfigError
-from klann_lightning.losses import LossStage, weighed_in_units
 from klann_lightning.training.module import EffectModule
+from klann_lightning.training.recipe import (
+    LossStage,
+    learning_rate,
+    stage_epochs,
+    starts_of,
+    weighed_in_units,
+)
 
 Weights = dict[str, Tensor]
 
@@ -24,58 +29,6 @@ class StageListener(pl.Callback):
 
     def on_stage_end(self, trainer: pl.Trainer, module: EffectModule, name: str) -> None:
         """The module holds the best weights of the stage, `name` is like `stage-1-time`."""
-
-
-def learning_rate(stage: LossStage, step: int, steps: int) -> float:
-    """The rate at a step of a stage: linear warm-up, then constant or a cosine over all its steps.
-
-    >>> learning_rate(LossStage("time", {"mse": 1.0}, epochs=1, lr=0.1, warmup_steps=4), 1, 100)
-    0.05
-    """
-    rate = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup_steps))
-    if stage.schedule == "constant":
-        return rate
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return rate * (stage.final_lr + (1 - stage.final_lr) * fall)
-
-
-def stage_epochs(stages: list[LossStage], max_epochs: int) -> list[int | None]:
-    """How many epochs each stage gets when the trainer stops after `max_epochs` (-1: never).
-
-    Fewer than the stages' sum shortens all in proportion, each to at least one while they last, so
-    that a short trial goes through every stage. Stages that end on a plateau alone are left as they are.
-
-    >>> stage_epochs([LossStage("a", {"mse": 1}, epochs=60), LossStage("b", {"mse": 1}, epochs=20)], 8)
-    [6, 2]
-    """
-    epochs = [stage.epochs for stage in stages]
-    known = [count for count in epochs if count is not None]
-    if len(known) < len(epochs) or not 0 < max_epochs < sum(known):
-        return epochs
-    ends = [0]
-    for index, through in enumerate(accumulate(known), start=1):
-        fair = round(max_epochs * through / sum(known))
-        room = max_epochs - (len(known) - index)  # leaves an epoch for each stage after
-        ends.append(min(max_epochs, max(ends[-1] + 1, min(fair, room))))
-    return [end - start for start, end in pairwise(ends)]
-
-
-def starts_of(stage: LossStage, epochs: int | None) -> tuple[int, int]:
-    """How many random starts a stage of so many epochs tries, and how many epochs each of them gets.
-
-    A shortened stage shortens them alike, and tries fewer where they would take more than a quarter of it.
-
-    >>> stage = LossStage("time", {"mse": 1.0}, epochs=100, starts=8, start_epochs=5)
-    >>> starts_of(stage, 100), starts_of(stage, 20), starts_of(stage, 6), starts_of(stage, 3)
-    ((8, 5), (5, 1), (1, 0), (1, 0))
-    """
-    if stage.starts == 1 or epochs is None or stage.epochs is None:
-        return 1, 0
-    if epochs >= stage.epochs:
-        return stage.starts, stage.start_epochs
-    each = max(1, round(stage.start_epochs * epochs / stage.epochs))
-    starts = min(stage.starts, epochs // (4 * each))
-    return (starts, each) if starts > 1 else (1, 0)
 
 
 class StageSwitch(Checkpoint):
@@ -107,6 +60,7 @@ class StageSwitch(Checkpoint):
     def __init__(self) -> None:
         self.epochs: list[int | None] = []  # of each stage, in this run
         self.check_every: int | None = 1  # epochs from validation to validation, as configured
+        self.reload_every = 0  # epochs from one asking for batches to the next, as configured
         self.index = 0
         self.first_epoch = 0
         self.first_step = 0
@@ -124,14 +78,20 @@ class StageSwitch(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Before the first batches are asked for."""
+        self._feed(trainer, pl_module)
+
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """The optimizer that is about to be restored is the stage's own."""
+        """The optimizer that is about to be restored is the stage's own, and so are the batches."""
         state = checkpoint["callbacks"][self.state_key]
         pl_module.stage = _weighed(pl_module.stages[state["index"]], state.get("weights"))
+        self._feed(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.epochs = stage_epochs(pl_module.stages, trainer.max_epochs or -1)
         self.check_every = trainer.check_val_every_n_epoch
+        self.reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
         relative = next((stage.name for stage in pl_module.stages if stage.relative), None)
         if relative and not trainer.enable_validation:
             raise ConfigError(f"stage {relative!r} is relative to scores on val: it needs validations")
@@ -139,6 +99,7 @@ class StageSwitch(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Where a start or a stage ends, its learning rate has fallen: that must not pass unheard."""
+        trainer.reload_dataloaders_every_n_epochs = self.reload_every  # type: ignore[attr-defined]
         spent = trainer.current_epoch - self.first_epoch
         _, end = self._course(pl_module.stage, spent)
         trainer.check_val_every_n_epoch = 1 if spent + 1 == end else self.check_every
@@ -238,6 +199,10 @@ class StageSwitch(Checkpoint):
         known = stage.relative and all(0 < self.best_scores.get(name, 0) < math.inf for name in stage.weights)
         self.weights = weighed_in_units(stage.weights, self.best_scores) if known else None
         module.stage = _weighed(stage, self.weights)
+        if stage.feed is not before.feed:
+            self._feed(trainer, module)
+            trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+            module.forget()
         if stage.start_from == "last":
             module.load_state_dict(last)
         self._begin_course(trainer, module)
@@ -251,6 +216,10 @@ class StageSwitch(Checkpoint):
             f"{ended}; {self.name(module)} starts from its {stage.start_from} weights, "
             f"learning rate {stage.lr:g}, loss {loss}"
         )
+
+    def _feed(self, trainer: pl.Trainer, module: EffectModule) -> None:
+        """What is asked for batches from now on."""
+        trainer.datamodule.stage_feed = module.stage.feed  # type: ignore[attr-defined]
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
