@@ -110,7 +110,7 @@ def test_the_papers_recipe_is_the_papers(device, tiny_root, tmp_path):
 def test_every_device_has_a_shipped_recipe(config):
     """It stands in the device's file, so that each is complete; here they are held together."""
     device = yaml.safe_load(config.read_text())
-    name = "short" if config.stem == "mcompressor" else "fast"
+    name = {"mcompressor": "short", "facebender": "distortion"}.get(config.stem, "fast")
     recipe = yaml.safe_load((SWEEPS / "recipes" / f"{name}.yaml").read_text())
 
     def held(part: dict, whole: dict, place: str) -> None:
@@ -134,7 +134,7 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
     (run,) = (tmp_path / "la2a").iterdir()
     names = {path.name for path in run.iterdir()}
     assert {"config.yaml", "metrics.csv", "scores.json", "last.ckpt", "stage-1-time.ckpt"} <= names
-    for stage in ("stage-1-time", "stage-2-spectral"):
+    for stage in ("stage-1-time", "stage-2-polish", "stage-3-spectral"):
         files = {path.name for path in (run / stage).iterdir()}
         assert files == {
             *("waveform.png", "spectrogram.png", "filters.png"),
@@ -160,7 +160,7 @@ def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
     scores = json.loads((run / "scores.json").read_text())
     assert [row["name"] for row in scores] == [
         *("input as it is", "best gain", "best 512-tap filter"),
-        *("stage-1-time", "stage-2-spectral"),
+        *("stage-1-time", "stage-2-polish", "stage-3-spectral"),
     ]
     for row in scores:
         assert f"{row['esr_db']:.2f}" in printed
@@ -219,7 +219,7 @@ def test_a_saved_config_repeats_the_run(tiny_root, tmp_path):
     first = train_shipped(tiny_root, tmp_path / "a", SWEEPS / "la2a.yaml")
     (saved,) = (tmp_path / "a").rglob("config.yaml")
     second = main(["fit", f"--config={saved}", f"--trainer.default_root_dir={tmp_path / 'b'}"])
-    ours, theirs = (run.switch.finished["stage-2-spectral"] for run in (first, second))
+    ours, theirs = (run.switch.finished["stage-3-spectral"] for run in (first, second))
     assert all(torch.equal(theirs[key], value) for key, value in ours.items())
 
 

@@ -74,7 +74,7 @@ def read_study(path: Path) -> Study:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--trials", type=int | None, default=None)
     parser.add_argument("--minutes", type=float | None, default=None)
-    parser.add_argument("--trial", type=dict[str, Any], default={})
+    parser.add_argument("--trial", type=dict, default={})
     parser.add_argument("--constraints", type=dict[str, float], default={})
     parser.add_argument("--start", type=list[Path], default=[])
     parser.add_argument("--retries", type=int, default=2)

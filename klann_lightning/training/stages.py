@@ -37,8 +37,8 @@ class StageSwitch(Checkpoint):
     Where a stage has several `starts`, each trains a little from random weights of its own; the weights
     with the best `val/loss` of them all then train on for the rest of the stage.
 
-    A stage's best is the lowest `val/loss`, that is its own loss over whole files; scores of two stages
-    are compared only where the later one goes on with the same loss from the best weights. Writes
+    A stage's best is the lowest `val/loss`, that is its own loss over whole files. What it starts from counts
+    by that loss too where it is the best of the stage before, so no stage ends worse than it began. Writes
     `stage-<n>-<name>.ckpt` whenever a stage's best improves, and `last.ckpt` after every epoch; both
     hold the stage and its best, so a resumed run goes on in the right stage. Everything that it decides
     on is equal on all ranks.
@@ -207,15 +207,23 @@ class StageSwitch(Checkpoint):
             module.load_state_dict(last)
         self._begin_course(trainer, module)
         self.first_epoch = trainer.current_epoch + 1
-        if stage.start_from == "best" and module.stage.weights == before.weights:
+        self.best_score = self._score_of(module.stage) if stage.start_from == "best" else math.inf
+        if self.best_score < math.inf:
             self._save(trainer, self.name(module))  # nothing of it yet is better than what it starts from
         else:
-            self.best_score, self.best_epoch, self.best_weights = math.inf, -1, None
+            self.best_epoch, self.best_weights, self.best_scores = -1, None, {}
         loss = " + ".join(f"{weight:.3g} {name}" for name, weight in module.stage.weights.items())
         rank_zero_info(
             f"{ended}; {self.name(module)} starts from its {stage.start_from} weights, "
             f"learning rate {stage.lr:g}, loss {loss}"
         )
+
+    def _score_of(self, stage: LossStage) -> float:
+        """A stage's `val/loss` at the best of the one before; infinite where no validation told."""
+        if not stage.weights.keys() <= self.best_scores.keys():
+            return math.inf
+        score = sum(weight * self.best_scores[name] for name, weight in stage.weights.items())
+        return score if math.isfinite(score) else math.inf
 
     def _feed(self, trainer: pl.Trainer, module: EffectModule) -> None:
         """What is asked for batches from now on."""
