@@ -167,9 +167,8 @@ class EffectModule(pl.LightningModule):
         scores = {name: value.float() for name, value in self.scores.compute().items()}
         if split == "val":
             self.val_scores = {name: float(value) for name, value in scores.items()}
-        loss = sum(weight * scores[name] for name, weight in self.stage.weights.items())
         logged = {
-            f"{split}/loss": loss,
+            f"{split}/loss": self.stage.loss_of(scores),
             **{f"{split}/{name}": scores[name] for name in ("esr_db", "mr_stft")},
         }
         self.log_dict(logged, sync_dist=True)  # equal on every rank

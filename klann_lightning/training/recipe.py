@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -56,6 +56,10 @@ class LossStage:
                 f"stage {self.name!r}: {self.starts} starts of {self.start_epochs} epochs leave none of "
                 f"its {self.epochs}; give it more epochs"
             )
+
+    def loss_of(self, scores: Mapping[str, Any]) -> Any:
+        """The stage's loss out of every term's value, floats or tensors []."""
+        return sum(weight * scores[name] for name, weight in self.weights.items())
 
 
 def weighed_in_units(weights: dict[str, float], values: Mapping[str, float]) -> dict[str, float]:

@@ -79,8 +79,9 @@ class StageSwitch(Checkpoint):
         vars(self).update(state_dict)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Before the first batches are asked for."""
-        self._feed(trainer, pl_module)
+        """Before the first batches of a training are asked for."""
+        if stage == "fit":
+            self._feed(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The optimizer that is about to be restored is the stage's own, and so are the batches."""
@@ -222,7 +223,7 @@ class StageSwitch(Checkpoint):
         """A stage's `val/loss` at the best of the one before; infinite where no validation told."""
         if not stage.weights.keys() <= self.best_scores.keys():
             return math.inf
-        score = sum(weight * self.best_scores[name] for name, weight in stage.weights.items())
+        score = float(stage.loss_of(self.best_scores))
         return score if math.isfinite(score) else math.inf
 
     def _feed(self, trainer: pl.Trainer, module: EffectModule) -> None:
