@@ -26,6 +26,7 @@ ORDER = [
     "losses",
     "metrics",
     "fidelity",
+    "aliasing",
     "plots",
     "data.signals",
     "data.devices",
