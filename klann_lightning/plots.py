@@ -23,6 +23,8 @@ SPECTROGRAM_COLUMNS = 1500
 WINDOW_SECONDS = 0.09  # a compromise: bins of about 11 Hz, and attacks that stay sharp
 SPECTROGRAM_RANGE_DB = 90.0
 RESPONSE_RANGE_DB = 80.0
+# Okabe and Ito's, with a grey in place of their yellow, which is too pale for a line on white.
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 
 
 def waveform_figure(target: Signal, output: Signal, sample_rate: float, title: str = "") -> Figure:
@@ -138,6 +140,40 @@ def response_figure(
     return figure
 
 
+def esr_over_time_figure(
+    times_s: Signal, lines: dict[str, Signal], level_db: Signal, title: str = ""
+) -> Figure:
+    """ESR in dB of several systems by name, over the target's level in dB: each [windows], like `times_s`.
+
+    `times_s` are the middles of the windows. The legend names the lines from the worst median down, which
+    is about as they lie. What is not finite (a window without error is at -inf dB) is a gap. Eight lines of
+    up to about 100 windows can be told apart: measure longer recordings in longer windows.
+    """
+    for name, values in {**lines, "the target's level": level_db}.items():
+        if values.shape != times_s.shape:
+            raise ValueError(f"{name} has shape {values.shape}, but the times {times_s.shape}.")
+    figure = Figure(FIGURE_INCHES, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    errors, level = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    for index, values in enumerate(lines.values()):
+        turn, color = divmod(index, len(LINE_COLORS))
+        style = {"color": LINE_COLORS[color], "linestyle": ("-", "--", ":")[turn % 3]}
+        errors.plot(times_s, _finite(values), linewidth=1.4, **style)
+    errors.axhline(0, color="0.5", linewidth=0.8, zorder=1)  # where silence would be
+    level.plot(times_s, _finite(level_db), color=COLORS["Target"], linewidth=1)
+    level.set_xlim(times_s.min(), times_s.max())
+    level.set_xlabel("Time (s)")
+    level.set_ylabel("Target (dB)", color=COLORS["Target"])
+    errors.set_ylabel("ESR (dB)")
+    for axes in (errors, level):
+        axes.grid(alpha=0.3)
+    medians = [np.sort(values)[values.size // 2] for values in lines.values()]  # nan comes last, as the worst
+    order = np.argsort(medians)[::-1]
+    handles, names = [errors.lines[index] for index in order], [list(lines)[index] for index in order]
+    figure.legend(handles, names, loc="outside right center", fontsize="small", ncols=1 + len(lines) // 31)
+    return figure
+
+
 def front_figure(
     places: Sequence[tuple[float, float]],
     front: Sequence[tuple[float, float]],
@@ -201,6 +237,10 @@ def _zoom_range(signal: Signal, length: int) -> tuple[int, int]:
     loudest = int(starts[np.add.reduceat(np.square(signal), starts).argmax()])
     start = max(0, min(loudest, signal.size - length))
     return start, min(start + length, signal.size)
+
+
+def _finite(values: Signal) -> Signal:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _envelope(signal: Signal, columns: int) -> tuple[NDArray[np.intp], Signal]:

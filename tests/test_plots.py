@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from klann_lightning.plots import COLORS, front_figure, response_figure, spectrogram_figure, waveform_figure
+from klann_lightning.plots import (
+    COLORS,
+    esr_over_time_figure,
+    front_figure,
+    response_figure,
+    spectrogram_figure,
+    waveform_figure,
+)
 
 RATE = 44100
 NAMES = ["Target", "Output", "Residual"]
@@ -266,3 +273,65 @@ def test_front_marks_what_has_a_name():
     assert drawn == [[list(place) for place in places], [list(places[1])], [list(places[3])]]
     assert axes.get_xlim()[1] > 2000
     assert axes.get_xscale() == "log"
+
+
+def systems(count: int, windows: int = 50) -> tuple[NDArray, dict[str, NDArray], NDArray]:
+    """Times, ESR in dB of systems that are worse the later they come, and the target's level."""
+    ripple_db = 3 * np.sin(np.arange(windows))
+    lines = {f"_system_{index}": 4 * index - 40 + ripple_db for index in range(count)}
+    return (np.arange(windows) + 0.5) / 10, lines, ripple_db - 20
+
+
+def test_esr_over_time_draws_the_systems_over_the_target():
+    times_s, lines, level_db = systems(3)
+    figure = esr_over_time_figure(times_s, lines, level_db, "la2a_$")
+    render(figure)
+    errors, level = figure.axes
+    for line, expected in zip(errors.lines, lines.values(), strict=False):
+        np.testing.assert_array_equal(line.get_xydata().T, [times_s, expected])
+    np.testing.assert_array_equal(level.lines[0].get_xydata().T, [times_s, level_db])
+    assert errors.get_position().height > 3 * level.get_position().height
+    assert errors.get_xlim() == level.get_xlim() == (times_s[0], times_s[-1])
+    assert (errors.get_ylabel(), level.get_ylabel()) == ("ESR (dB)", "Target (dB)")
+    assert level.get_xlabel() == "Time (s)"
+    assert figure.get_suptitle() == "la2a_$"
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("count", [8, 20])
+def test_systems_over_time_are_told_apart(count):
+    figure = esr_over_time_figure(*systems(count))
+    render(figure)
+    axes = figure.axes[0]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines[:count]}) == count
+    assert len({line.get_color() for line in axes.lines[:count]}) == 8
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [f"_system_{index}" for index in reversed(range(count))], "from the worst down"
+    colors = [line.get_color() for line in legend.get_lines()]
+    assert colors == [line.get_color() for line in axes.lines[:count]][::-1]
+    box = legend.get_window_extent()
+    assert not box.overlaps(axes.get_window_extent())
+    assert figure.bbox.containsx(box.x1)
+
+
+def test_windows_without_error_or_level_are_gaps():
+    times_s, lines, level_db = systems(2)
+    lines["perfect"], lines["diverged"] = np.full(50, -np.inf), np.where(times_s < 1, -20.0, np.nan)
+    level_db[:10] = -np.inf
+    figure = esr_over_time_figure(times_s, lines, level_db)
+    render(figure)
+    errors, level = figure.axes
+    assert np.isnan(errors.lines[2].get_ydata()).all()
+    assert np.isnan(level.lines[0].get_ydata()).sum() == 10
+    assert np.isfinite([*errors.get_ylim(), *level.get_ylim()]).all()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["diverged", "_system_1", "_system_0", "perfect"]
+
+
+def test_systems_without_a_value_a_window_are_refused():
+    times_s, lines, level_db = systems(2)
+    with pytest.raises(ValueError, match=r"short has shape \(49,\), but the times \(50,\)"):
+        esr_over_time_figure(times_s, {**lines, "short": level_db[1:]}, level_db)
+    with pytest.raises(ValueError, match=r"the target's level has shape \(49,\)"):
+        esr_over_time_figure(times_s, lines, level_db[1:])
