@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from itertools import count
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from klann_lightning.data.datamodule import PairedDataModule
@@ -172,6 +172,14 @@ def resolve(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(refused.getvalue().strip().removeprefix("error: ")) from done
     config: dict[str, Any] = yaml.safe_load(printed.getvalue())
     return config
+
+
+def recordings_of(config: Mapping[str, Any]) -> PairedDataModule:
+    """The recordings of a complete configuration, not yet looked at."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PairedDataModule, "data")
+    data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
+    return data
 
 
 def _run_folder(config: Namespace) -> Path:

@@ -6,7 +6,7 @@ import yaml
 
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
-from klann_lightning.sweep.sizing import model_size
+from klann_lightning.sizing import model_size
 from klann_lightning.sweep.space import assign, extract, look_up, samples, suggest
 from klann_lightning.sweep.study import Entry, read_study
 

@@ -17,7 +17,9 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from klann_lightning.sweep.fitting import (
+from klann_lightning.fitting import (
+    LAST,
+    POLL_SECONDS,
     SCORES_FILE,
     TRIAL_CONFIG,
     Fit,
@@ -25,6 +27,7 @@ from klann_lightning.sweep.fitting import (
     read_scores,
     write_config,
 )
+from klann_lightning.sizing import model_size
 from klann_lightning.sweep.ledger import (
     ALIVE,
     HOST,
@@ -38,12 +41,10 @@ from klann_lightning.sweep.ledger import (
 )
 from klann_lightning.sweep.pruning import should_prune
 from klann_lightning.sweep.records import Record
-from klann_lightning.sweep.sizing import model_size
 from klann_lightning.sweep.space import Config, assign, suggest
 from klann_lightning.sweep.study import SCORES, Study
 
 FULL_DISK = os.strerror(errno.ENOSPC)
-POLL_SECONDS = 0.1  # between two looks at a running training
 SIGNS = 6  # of life in the time after which a worker counts as lost
 MOST_UNCOUNTED = 1000  # trials that needed no training, after which the space is given up
 
@@ -221,7 +222,7 @@ class Attempt:
         folders = [self.plan.trial_folder(number) / f"seed-{seed}" for number in numbers]
         if done := next((folder for folder in folders if (folder / SCORES_FILE).is_file()), None):
             return read_scores(done)
-        checkpoints = (folder / "last.ckpt" for folder in folders)
+        checkpoints = (folder / LAST for folder in folders)
         checkpoint = next((path for path in checkpoints if path.is_file()), None)
         words = fit_command(config, folders[0], seed, checkpoint)
         fit = Fit(words, folders[0], self.plan.environment)

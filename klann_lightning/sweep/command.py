@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from klann_lightning.errors import ConfigError, KlannError
+from klann_lightning.fitting import INTERRUPTED, LAST, SCORES_FILE, fit_command, run_fit, write_config
 from klann_lightning.sweep.attempt import Plan
-from klann_lightning.sweep.crew import lead, told_to_stop
-from klann_lightning.sweep.fitting import SCORES_FILE, Fit, fit_command, write_config
+from klann_lightning.sweep.crew import lead
 from klann_lightning.sweep.ledger import Ledger, Watch, counted
 from klann_lightning.sweep.outcome import best_of, front_of, leaderboard, table, write_files
 from klann_lightning.sweep.page import write_front, write_page
@@ -24,7 +24,6 @@ from klann_lightning.sweep.storage import open_storage, redacted
 from klann_lightning.sweep.study import SCORES, SIZES, read_study
 
 STOPPED = "stopped; the same command goes on with the study"
-INTERRUPTED = 130  # exit code, as a shell's for Ctrl-C
 
 
 class StudyError(KlannError):
@@ -142,14 +141,10 @@ def _train_anew(plan: Plan, trial: FrozenTrial, folder: Path) -> None:
     print(f"trial {trial.number} on the experiment's own recipe: {folder}", flush=True)
     config = folder.with_suffix(".yaml")
     write_config(config, _config(plan, trial))
-    checkpoint = folder / "last.ckpt"
+    checkpoint = folder / LAST
     seed = int(plan.experiment.get("seed_everything") or 0)
     words = fit_command(config, folder, seed, checkpoint if checkpoint.is_file() else None)
-    with told_to_stop() as told:
-        fit = Fit(words, folder, {})
-        while fit.running() and not told:
-            time.sleep(0.2)
-        fit.stop()
+    fit, told = run_fit(words, folder)
     if told:
         print(STOPPED)
         sys.exit(INTERRUPTED)

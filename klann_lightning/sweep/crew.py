@@ -4,13 +4,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 
 import torch
 
+from klann_lightning.fitting import told_to_stop
 from klann_lightning.sweep.attempt import Plan
 from klann_lightning.sweep.worker import work
 
@@ -59,16 +58,3 @@ def _worker(plan: Plan, environment: dict[str, str], index: int) -> SpawnProcess
     )
     process.start()
     return process
-
-
-@contextmanager
-def told_to_stop() -> Iterator[list[int]]:
-    """A list that holds the signal once Ctrl-C or SIGTERM has come."""
-    told: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(kind, lambda number, _: told.append(number)) for kind in kinds]
-    try:
-        yield told
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)

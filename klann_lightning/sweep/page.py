@@ -13,8 +13,8 @@ from optuna import visualization as charts
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
+from klann_lightning.fitting import replacing, write_whole
 from klann_lightning.plots import front_figure
-from klann_lightning.sweep.fitting import replacing, write_whole
 from klann_lightning.sweep.ledger import START
 from klann_lightning.sweep.outcome import Row, completed, front_of, leaderboard
 from klann_lightning.sweep.study import SIZES

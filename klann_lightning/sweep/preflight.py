@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from jsonargparse import ArgumentParser
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import StudyDirection
 
-from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import ConfigError
-from klann_lightning.experiment import resolve
+from klann_lightning.experiment import recordings_of, resolve
+from klann_lightning.fitting import write_config
 from klann_lightning.sweep.attempt import Plan
-from klann_lightning.sweep.fitting import write_config
 from klann_lightning.sweep.ledger import START, Ledger, Watch
 from klann_lightning.sweep.space import Config, assign, extract, samples
 from klann_lightning.sweep.storage import open_storage
@@ -51,9 +49,7 @@ def read_experiment(words: Sequence[str]) -> Config:
 
 def check(study: Study, file: Path, experiment: Config, words: Sequence[str], best: bool) -> list[Start]:
     """The configurations to start from, after everything was tried that a trial might stumble over."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(PairedDataModule, "data")
-    recordings = parser.instantiate(parser.parse_object({"data": experiment["data"]}))["data"]
+    recordings = recordings_of(experiment)
     recordings.setup("fit")
     if best:
         recordings.setup("test")

@@ -1,10 +1,11 @@
-"""One training of a trial: `fit` in a process of its own."""
+"""One training as a part of something larger: `fit` in a process of its own."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,12 @@ from klann_lightning.handshake import PARENT, PROGRESS
 
 LOG = "fit.log"  # what the process prints, in the folder of its run
 SCORES_FILE = "scores.json"
+LAST = "last.ckpt"  # of the epoch that was trained last, to go on from
 STOP_SECONDS = 20.0  # that a process has to end when it is told to
+POLL_SECONDS = 0.1  # between two looks at a running training
+INTERRUPTED = 130  # exit code of a program that was told to stop, as a shell's for Ctrl-C
 
-# What a trial's fit has besides the experiment: no test recordings, no pictures, nothing that W&B logs twice.
+# What such a fit has besides the experiment: no test recordings, no pictures, nothing that W&B logs twice.
 TRIAL_CONFIG: dict[str, Any] = {
     "scored": "val",
     "media": False,
@@ -39,6 +43,16 @@ def fit_command(config: Path, folder: Path, seed: int, checkpoint: Path | None) 
     words += [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
     words += [f"--trainer.callbacks+={PROGRESS_LOG}"]
     return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
+
+
+def run_fit(words: list[str], folder: Path) -> tuple["Fit", bool]:
+    """A fit that has come to its end; True beside it if this process was told to stop, and has stopped it."""
+    with told_to_stop() as told:
+        fit = Fit(words, folder, {})
+        while fit.running() and not told:
+            time.sleep(POLL_SECONDS)
+        fit.stop()
+    return fit, bool(told)
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -128,3 +142,16 @@ class Fit:
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1].removeprefix("error: ") if code else "it ended without scores"
+
+
+@contextmanager
+def told_to_stop() -> Iterator[list[int]]:
+    """A list that holds the signal once Ctrl-C or SIGTERM has come."""
+    told: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(kind, lambda number, _: told.append(number)) for kind in kinds]
+    try:
+        yield told
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
