@@ -210,13 +210,14 @@ def whole_files(
 ) -> Iterator[BatchPlan]:
     """Every recording of this rank from start to end, in consecutive blocks of one row.
 
-    The first `context` samples are fed but not scored; the first block holds them and a block more.
+    The first `context` samples are fed but not scored; the first block holds them and at least a block
+    more. All but the last are whole multiples of `block`, for models that work on several samples at once.
     A rank without a recording gets one empty block: every rank must take part in every validation.
     """
     if rank >= len(lengths):
         yield BatchPlan([Cut(0, 0, fresh=True)], frames=0)
     for pair in range(rank, len(lengths), world):
-        start, end = 0, min(context + block, lengths[pair])
+        start, end = 0, min((-(-context // block) + 1) * block, lengths[pair])
         while start < end:
             cut = Cut(pair, start, fresh=start == 0)
             yield BatchPlan([cut], end - start, max(0, context - start), last=end == lengths[pair])

@@ -13,14 +13,17 @@ State = tuple[Tensor, ...]
 
 
 class AudioModel(nn.Module, ABC):
-    """A causal mono-to-mono model, [B, T] -> [B, T], that can stop and go on at any sample.
+    """A mono-to-mono model, [B, T] -> [B, T], that can stop after any `block` samples and go on.
 
-    The levels are the RMS of the training input and target: the network inside works at unit
-    level, and they travel with the checkpoint. At 1 the model works on samples as they are.
+    An output sample is heard once its block is whole; with a block of one sample the model is causal.
+
+    The levels are the RMS of the training input and target: the network inside works at unit level, and
+    they travel with the checkpoint. At 1 the model works on samples as they are.
     """
 
     input_level: Tensor
     output_level: Tensor
+    block: int = 1  # samples that the model works on at a time
 
     def __init__(self, sample_rate: int = 44100) -> None:
         """`sample_rate` in Hz is the rate that the model is trained at and meant for."""
@@ -44,9 +47,17 @@ class AudioModel(nn.Module, ABC):
     def init_state(self, batch: int) -> State:
         """The state before the first sample, after endless silence of the filters."""
 
+    @property
+    def look_ahead(self) -> int:
+        """The most samples after its own that an output sample depends on."""
+        return self.block - 1
+
     @abstractmethod
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Go on from `state`: x [B, T] of any T -> (y [B, T], state after)."""
+        """Go on from `state`: x [B, T] of any number of whole blocks -> (y [B, T], state after).
+
+        The last block of the audio may be shorter.
+        """
 
     def multiply_adds(self) -> int:
         """Multiply-adds per sample of the streaming form, `step`; activation functions are not among them."""
@@ -70,11 +81,21 @@ class AudioModel(nn.Module, ABC):
 
     @torch.no_grad()
     def play(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The output of each of consecutive blocks [B, T], of any size, from the initial state on."""
-        state = None
+        """The output of consecutive blocks [B, T], of any size, from the initial state on.
+
+        As many blocks come out as go in, if the model's own `block` is one sample; else what is whole.
+        """
+        state, waiting = None, None
         for block in blocks:
-            output, state = self.step(block, self.init_state(len(block)) if state is None else state)
-            yield output
+            joined = block if waiting is None else torch.cat([waiting, block], -1)
+            whole = joined.shape[-1] // self.block * self.block
+            waiting = joined[:, whole:]
+            if whole:
+                state = self.init_state(len(block)) if state is None else state
+                output, state = self.step(joined[:, :whole], state)
+                yield output
+        if waiting is not None and waiting.numel():
+            yield self.step(waiting, self.init_state(len(waiting)) if state is None else state)[0]
 
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor] | None:
         """Labels and magnitude responses in dB [F, N] at frequencies [N], if the model has linear filters."""
