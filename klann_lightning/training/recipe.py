@@ -13,6 +13,8 @@ from klann_lightning.data.feeds import Feed
 from klann_lightning.errors import ConfigError
 from klann_lightning.losses import TERMS
 
+PLATEAU = 5  # validations without a better `val/loss`, after which the schedule `plateau` halves the rate
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -29,7 +31,7 @@ class LossStage:
     feed: Feed | None = None  # instead of the data's
     lr: float = 1e-3  # learning rate after the warm-up
     warmup_steps: int = 0  # learning rate rises linearly over so many steps
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine needs `epochs`
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"  # cosine needs `epochs`
     final_lr: float = 0.0  # where the cosine ends, as a part of `lr`
     starts: int = 1  # random starts that are tried first, in turn; the best of them trains on
     start_epochs: int = 0  # of the stage's, that each of them gets, with a warm-up and a schedule of its own
@@ -74,13 +76,17 @@ def weighed_in_units(weights: dict[str, float], values: Mapping[str, float]) -> 
     return {name: weight * first / values[name] for name, weight in weights.items()}
 
 
-def learning_rate(stage: LossStage, step: int, steps: int) -> float:
+def learning_rate(stage: LossStage, step: int, steps: int, plateaus: int = 0) -> float:
     """The rate at a step of a stage: linear warm-up, then constant or a cosine over all its steps.
+
+    With the schedule `plateau` it halves at each of the `plateaus` that the stage has gone through.
 
     >>> learning_rate(LossStage("time", {"mse": 1.0}, epochs=1, lr=0.1, warmup_steps=4), 1, 100)
     0.05
     """
     rate = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    if stage.schedule == "plateau":
+        return rate * 0.5**plateaus
     if stage.schedule == "constant":
         return rate
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from klann_lightning.errors import ConfigError
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.recipe import (
+    PLATEAU,
     LossStage,
     learning_rate,
     stage_epochs,
@@ -52,6 +53,7 @@ class StageSwitch(Checkpoint):
         "best_epoch",
         "best_weights",
         "stale",
+        "plateaus",
         "finished",
         "best_scores",
         "weights",
@@ -68,6 +70,7 @@ class StageSwitch(Checkpoint):
         self.best_epoch = -1
         self.best_weights: Weights | None = None
         self.stale = 0  # validations since the best
+        self.plateaus = 0  # of the learning rate's course, so far
         self.finished: dict[str, Weights] = {}  # best weights of every stage that has ended
         self.best_scores: dict[str, float] = {}  # every term's at the stage's best
         self.weights: dict[str, float] | None = None  # of the stage's terms, where they are not as configured
@@ -108,7 +111,8 @@ class StageSwitch(Checkpoint):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         begin, end = self._course(pl_module.stage, trainer.current_epoch - self.first_epoch)
         steps = ((end or 1) - begin) * int(trainer.num_training_batches)
-        rate = learning_rate(pl_module.stage, trainer.global_step - self.first_step, steps)
+        spent = trainer.global_step - self.first_step
+        rate = learning_rate(pl_module.stage, spent, steps, self.plateaus)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
@@ -122,6 +126,7 @@ class StageSwitch(Checkpoint):
             self._save(trainer, self.name(pl_module))
         else:
             self.stale += 1
+            self.plateaus += self.stale % PLATEAU == 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -169,7 +174,7 @@ class StageSwitch(Checkpoint):
     def _begin_course(self, trainer: pl.Trainer, module: EffectModule) -> None:
         """With a new optimizer, and the learning rate's schedule from its start."""
         trainer.optimizers = [module.configure_optimizers()]
-        self.first_step, self.stale = trainer.global_step, 0
+        self.first_step, self.stale, self.plateaus = trainer.global_step, 0, 0
 
     def _conclude(self, trainer: pl.Trainer, module: EffectModule) -> None:
         """Go back to the stage's best weights, keep them, and let the listeners see them."""
