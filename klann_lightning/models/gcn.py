@@ -1,0 +1,154 @@
+"""GCN and GCNTF: gated convolutions, with and without a recurrent modulation (Comunita et al. 2022)."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from klann_lightning.errors import ConfigError
+from klann_lightning.models.base import AudioModel, State
+
+
+class TemporalFilm(nn.Module):
+    """TFiLM (Birnbaum et al. 2019): every block of `block` samples is scaled, channel by channel.
+
+    A one-layer LSTM runs over the blocks' maxima; its outputs are the scales. A block is heard as a whole
+    before its first sample comes out: that looks block - 1 samples ahead.
+    """
+
+    def __init__(self, channels: int, block: int) -> None:
+        super().__init__()
+        self.block = block
+        self.lstm = nn.LSTM(channels, channels, batch_first=True)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, C, T], the LSTM's state [B, C] twice -> the same three; a last block may be incomplete."""
+        maxima = functional.max_pool1d(x, self.block, ceil_mode=True)
+        scales, (hidden, cell) = self.lstm(maxima.mT, (hidden[None].contiguous(), cell[None].contiguous()))
+        spread = scales.mT.repeat_interleave(self.block, -1)[..., : x.shape[-1]]
+        return x * spread, hidden[0], cell[0]
+
+    def multiply_adds(self) -> float:
+        """Of a sample: its scaling, and its part of the LSTM's step."""
+        channels = self.lstm.hidden_size
+        return channels + (8 * channels**2 + 3 * channels) / self.block
+
+
+class GatedLayer(nn.Module):
+    """z = tanh(first half) sigmoid(second half) of a dilated convolution; what goes on is mix(z) + x.
+
+    The convolution reaches `reach` = (kernel - 1) dilation samples back. As long as it would reach beyond
+    the beginning of the audio, z is zero: that is the paper's padding, after the gate.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, kernel: int, dilation: int, film_block: int | None
+    ) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation
+        self.convolution = nn.Conv1d(inputs, 2 * channels, kernel, dilation=dilation)
+        self.film = None if film_block is None else TemporalFilm(channels, film_block)
+        self.mix = nn.Conv1d(channels, channels, 1)
+
+    def init_state(self, batch: int) -> State:
+        """The inputs before [B, inputs, reach]; with TFiLM its LSTM's state, [B, channels] twice."""
+        like = self.convolution.weight
+        history = like.new_zeros(batch, like.shape[1], self.reach)
+        if self.film is None:
+            return (history,)
+        return history, *like.new_zeros(2, batch, self.mix.in_channels)
+
+    def forward(self, x: Tensor, begun: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """x [B, inputs, T] after `begun` [B] samples, and the state -> z, the next layer's input, state."""
+        history, *recurrent = state
+        joined = torch.cat([history, x], -1)
+        left, right = self.convolution(joined).chunk(2, 1)
+        z = torch.tanh(left) * torch.sigmoid(right)
+        if bool((begun < self.reach).any()):
+            place = begun[:, None] + torch.arange(x.shape[-1], device=x.device)
+            z = z * (place >= self.reach)[:, None]
+        if self.film is not None:
+            z, *recurrent = self.film(z, *recurrent)
+        return z, self.mix(z) + x, (joined[..., joined.shape[-1] - self.reach :], *recurrent)
+
+    def multiply_adds(self) -> float:
+        """Of a sample, without the mix."""
+        film = 0.0 if self.film is None else self.film.multiply_adds()
+        return self.convolution.weight.numel() + self.mix.in_channels + film
+
+
+class Gcn(AudioModel):
+    """Gated convolutional network; with `film_block` GCNTF (Comunita, Steinmetz, Phan, Reiss 2022).
+
+    arXiv 2211.00497, "Modelling black-box audio effects with time-varying feature modulation". Blocks of
+    layers whose dilations 1, g, g^2, ... start anew in each block; all layers' z, side by side, are mixed
+    into the output.
+
+    GCNTF looks film_block - 1 samples ahead (127 as published), and `step` takes whole blocks, of which
+    the last one of a recording may be shorter. The last layer's mix leads nowhere: it is counted among
+    the parameters, as published, and never trained.
+    """
+
+    def __init__(
+        self,
+        blocks: int,
+        layers: int,
+        channels: int = 16,
+        kernel: int = 3,
+        growth: int = 2,
+        film_block: int | None = None,
+        sample_rate: int = 44100,
+    ) -> None:
+        """Sizes of the network.
+
+        Args:
+            blocks: of layers.
+            layers: a block.
+            channels: of every layer.
+            kernel: taps of the convolutions.
+            growth: of the dilation from layer to layer.
+            film_block: samples that TFiLM scales alike; without it there is no TFiLM.
+            sample_rate: in Hz.
+        """
+        super().__init__(sample_rate)
+        if min(blocks, layers, channels, kernel, growth, film_block or 1) < 1:
+            raise ConfigError(
+                f"blocks {blocks}, layers {layers}, channels {channels}, kernel {kernel}, growth {growth} "
+                f"and film_block {film_block} must be at least 1"
+            )
+        self.block = film_block or 1
+        dilations = [growth**layer for _ in range(blocks) for layer in range(layers)]
+        self.layers = nn.ModuleList(
+            GatedLayer(channels if index else 1, channels, kernel, dilation, film_block)
+            for index, dilation in enumerate(dilations)
+        )
+        self.out = nn.Conv1d(channels * len(dilations), 1, 1)
+        self._parts = 1 if film_block is None else 3  # tensors of a layer's state
+
+    def _layers(self) -> Iterable[GatedLayer]:
+        return cast("Iterable[GatedLayer]", self.layers)
+
+    def init_state(self, batch: int) -> State:
+        """Samples heard [B], then every layer's own state."""
+        begun = torch.zeros(batch, dtype=torch.int64, device=self.out.weight.device)
+        return begun, *(part for layer in self._layers() for part in layer.init_state(batch))
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As AudioModel; a T that is no multiple of `block` ends the last block early."""
+        begun, *rest = state
+        flow, skips, after = (x / self.input_level)[:, None], [], []
+        for index, layer in enumerate(self._layers()):
+            own = tuple(rest[self._parts * index : self._parts * (index + 1)])
+            skip, flow, own = layer(flow, begun, own)
+            skips.append(skip)
+            after.extend(own)
+        y = self.out(torch.cat(skips, 1))[:, 0] * self.output_level
+        return y, (begun + x.shape[-1], *after)
+
+    def multiply_adds(self) -> int:
+        """Of convolutions, gates, mixes, TFiLM and output; the unused last mix left out."""
+        layers = list(self._layers())
+        mixes = sum(layer.mix.weight.numel() for layer in layers[:-1])
+        return round(sum(layer.multiply_adds() for layer in layers)) + mixes + self.out.weight.numel()

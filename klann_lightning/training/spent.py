@@ -1,0 +1,48 @@
+"""What a training has cost so far."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from klann_lightning.handshake import SPENT
+
+
+class Spent(pl.Callback):
+    """Writes spent.json at a training's end: its seconds, validations among them, and the samples it was fed.
+
+    A batch that an optimizer evaluates several times, as L-BFGS does, counts as often. Checkpoints keep
+    the sums, so a resumed training's are those of all its parts. Of several ranks, the first one's own.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # of the parts before this one
+        self.samples = 0
+        self._begun = time.monotonic()
+        self._batch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds + time.monotonic() - self._begun, "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.samples = state_dict["seconds"], state_dict["samples"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begun = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch = batch["input"].numel()
+
+    def on_before_zero_grad(self, *_: Any) -> None:
+        """Once an evaluation of the batch."""
+        self.samples += self._batch
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            spent = {**self.state_dict(), "steps": trainer.global_step, "threads": torch.get_num_threads()}
+            (Path(trainer.default_root_dir) / SPENT).write_text(json.dumps(spent), encoding="utf-8")
