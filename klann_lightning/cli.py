@@ -149,8 +149,27 @@ def sweep(
     run(study, fit_options, trials, minutes, workers, storage, name, best)
 
 
+def compare(*fit_options: str, grid: Path, out: Path, played: Path | None = None) -> None:
+    """Train systems on devices, all for the same time, and write one table; the same command goes on.
+
+    Every option that is not named here is one of fit's and holds for all trainings: `--data.root recordings`.
+
+    Args:
+        fit_options: for every training, as fit takes them.
+        grid: file that names devices, systems, seeds and minutes, see sweeps/compare/.
+        out: folder for the trainings, and for the table as Markdown, CSV and LaTeX.
+        played: folder of what others made of the test recordings, `<device>-<system>.wav`, scored beside.
+    """
+    before_torch()
+    _wandb_offline()
+    from klann_lightning.comparison.command import run
+
+    run(grid, out, fit_options, played)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
+    "compare": compare,
     "simulate": simulate,
     "process": process,
     "bench": bench,
@@ -202,7 +221,7 @@ def _run_function(name: str, words: Sequence[str]) -> None:
     function = COMMANDS[name]
     about = str(function.__doc__).partition("Args:")[0]  # each argument's part stands beside it
     parser = Parser(prog=f"klann_lightning {name}", description=about)
-    if function is sweep:
+    if "fit_options" in signature(function).parameters:
         parser.add_function_arguments(function, as_positional=False)
         own, others = _divide(words, signature(function).parameters)
         function(*others, **parser.parse_args(own).as_dict())

@@ -1,0 +1,162 @@
+"""Every score of a table's line: of a trained model, or of what something else made of the recordings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from klann_lightning.aliasing import aliasing
+from klann_lightning.data.audio import read_audio
+from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.errors import PairError
+from klann_lightning.evaluate import WIENER_TAPS, Fir, best_taps
+from klann_lightning.fidelity import fidelity, noise_floor
+from klann_lightning.losses import StftResolutions
+from klann_lightning.measuring import repeated
+from klann_lightning.metrics import FileScores, WholeFileStft
+from klann_lightning.models.base import AudioModel
+
+Samples = NDArray[np.float32]
+AURALOSS = StftResolutions([1024, 2048, 512], [120, 240, 50], [600, 1200, 240])  # its defaults
+PLAYED_SECONDS = 10  # of audio, for the real-time multiple
+PLAYED_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of outputs beside their targets; what of a file's opening is context is not scored."""
+
+    esr_db: float
+    mr_stft: float  # the paper's resolutions
+    mr_stft_auraloss: float  # auraloss' default resolutions
+    l1: float
+    log_spectral_distance_db: float
+    loudness_error_lu: float
+    crest_error_db: float
+    envelope_error_db: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a model that plays."""
+
+    parameters: int
+    multiply_adds: int  # a sample
+    look_ahead: int  # samples
+    real_time: float  # seconds of audio played in a second, ten of them in one call
+    aliasing_db: float  # of sines as loud as the recordings
+
+
+@dataclass(frozen=True)
+class Take:
+    """One pair of recordings in memory, [T] each."""
+
+    name: str
+    input: Samples
+    target: Samples
+
+
+class Recordings:
+    """A split of a device's recordings, of minutes at most: everything lies in memory."""
+
+    def __init__(self, data: PairedDataModule, split: str) -> None:
+        data.setup({"val": "validate", "test": "test"}[split])
+        self.sample_rate, self.context = data.sample_rate, data.context
+        self.batches = data.whole_files(split)
+        self.takes = [
+            Take(pair.name, read_audio(pair.input), read_audio(pair.target)) for pair in data.pairs[split]
+        ]
+
+    def level(self) -> float:
+        """RMS of the inputs."""
+        return float(np.sqrt(np.mean(np.square(np.concatenate([take.input for take in self.takes])))))
+
+    def scores(self, outputs: Sequence[Samples]) -> Scores:
+        """Of one output a take; what is no sum over files is the mean over them, by their length."""
+        paper, auraloss = FileScores(StftResolutions(), shared=False), WholeFileStft(AURALOSS, shared=False)
+        heard, lengths = [], []
+        for take, output in zip(self.takes, outputs, strict=True):
+            ours, theirs = output[self.context :], take.target[self.context :]
+            for metric in (paper, auraloss):
+                metric.update(torch.from_numpy(ours)[None], torch.from_numpy(theirs)[None])
+            heard.append(fidelity(ours, theirs, self.sample_rate))
+            lengths.append(len(ours))
+        whole = paper.compute()
+        means = np.average(np.array(heard), axis=0, weights=lengths)
+        return Scores(
+            float(whole["esr_db"]),
+            float(whole["mr_stft"]),
+            float(auraloss.compute()),
+            float(whole["l1"]),
+            *means.tolist(),
+        )
+
+    def noise_floor_db(self) -> float:
+        """The highest of the targets' noise floors over their power: no model's ESR is to fall far below."""
+        return max(noise_floor(take.target[self.context :], self.sample_rate) for take in self.takes)
+
+    def without_a_model(self) -> Iterator[tuple[str, Scores]]:
+        """Doing nothing, and the best gain and linear filter, both fitted to these very samples."""
+        for name, taps in (
+            ("input as it is", torch.ones(1)),
+            ("best gain", best_taps(self.batches, 1)),
+            (f"best {WIENER_TAPS}-tap filter", best_taps(self.batches, WIENER_TAPS)),
+        ):
+            yield name, self.scores(self.played(Fir(taps)))
+
+    @torch.no_grad()
+    def played(self, model: AudioModel) -> list[Samples]:
+        """What a model makes of the takes."""
+        return [model(torch.from_numpy(take.input)[None])[0].numpy() for take in self.takes]
+
+    def elsewhere(self, folder: Path) -> Iterator[tuple[str, Scores]]:
+        """What others made of the takes: files `<take>-<system>.wav`, as long as the take, aligned with it.
+
+        Raises PairError for a file of another length.
+        """
+        first = self.takes[0].name
+        for path in sorted(folder.glob(f"{first}-*.wav")):
+            system = path.stem.removeprefix(f"{first}-")
+            outputs = []
+            for take in self.takes:
+                output = read_audio(path.with_name(f"{take.name}-{system}.wav"))
+                if len(output) != len(take.target):
+                    raise PairError(
+                        f"{path} has {len(output)} samples, {take.name} has {len(take.target)}: they must be "
+                        "as long as each other and aligned. Cut or pad it, or leave it out."
+                    )
+                outputs.append(output)
+            yield system, self.scores(outputs)
+
+
+@torch.no_grad()
+def cost_of(model: AudioModel, level: float) -> Cost:
+    """What a model costs on this machine, and what it adds to sines of this RMS."""
+
+    def play(samples: NDArray[np.float64]) -> Samples:
+        return _forward(model, torch.from_numpy(samples).float())
+
+    parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    noise = level * torch.randn(PLAYED_SECONDS * model.sample_rate)
+    seconds = float(np.median(repeated(_call(model, noise), PLAYED_RUNS, torch.device("cpu"), least=0)))
+    folded = aliasing(play, model.sample_rate, level).overall_db
+    return Cost(parameters, model.multiply_adds(), model.look_ahead, PLAYED_SECONDS / seconds, folded)
+
+
+def as_row(*parts: Any) -> dict[str, Any]:
+    """Scores and cost, one field a column."""
+    return {name: value for part in parts for name, value in asdict(part).items()}
+
+
+def _call(model: AudioModel, samples: Tensor) -> Callable[[], Samples]:
+    return lambda: _forward(model, samples)
+
+
+def _forward(model: AudioModel, samples: Tensor) -> Samples:
+    output: Samples = model(samples[None])[0].numpy()
+    return output

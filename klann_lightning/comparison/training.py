@@ -1,0 +1,90 @@
+"""A cell's training: begun, gone on with, or there already."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from klann_lightning.comparison.grid import Cell
+from klann_lightning.errors import ConfigError
+from klann_lightning.experiment import resolve
+from klann_lightning.fitting import LAST, SCORES_FILE, TRIAL_CONFIG, fit_command, run_fit, write_config
+from klann_lightning.handshake import SPENT
+
+SPENT_LOG = "klann_lightning.training.spent.Spent"
+OWN = ("config", "ckpt_path", "weights_only")  # what belongs to a single run of fit
+
+
+class Trained(NamedTuple):
+    """A training that has come to its end."""
+
+    folder: Path
+    config: dict[str, Any]  # complete, as fit has resolved it
+
+
+def resolved(cell: Cell, minutes: float) -> dict[str, Any]:
+    """A cell's complete configuration; ConfigError with the cell's name and what fit would say."""
+    fixed = {**TRIAL_CONFIG, "seed_everything": cell.seed, "trainer.max_time": _clock(minutes)}
+    try:
+        config = resolve([*cell.words, *(f"--{name}={_word(value)}" for name, value in fixed.items())])
+    except ConfigError as error:
+        raise ConfigError(f"{cell.name}: {error}") from error
+    return {name: value for name, value in config.items() if name not in OWN}
+
+
+def train(cell: Cell, config: dict[str, Any], out: Path) -> tuple[Trained, str | None, bool]:
+    """Train, go on, or find it trained; beside it why it failed, and whether we were told to stop."""
+    folder = out / "cells" / cell.name
+    described = folder / "experiment.yaml"
+    trained = Trained(folder, config)
+    if finished(folder):
+        return trained, None, False
+    _begin(described, config)
+    checkpoint = folder / LAST
+    words = fit_command(described, folder, cell.seed, checkpoint if checkpoint.is_file() else None)
+    fit, told = run_fit([*words, f"--trainer.callbacks+={SPENT_LOG}"], folder)
+    return trained, None if told else fit.failure(), told
+
+
+def _begin(described: Path, config: dict[str, Any]) -> None:
+    """Write the configuration, unless it was begun with: with another one it cannot be gone on with."""
+    if not described.is_file():
+        write_config(described, config)
+    elif yaml.safe_load(described.read_text(encoding="utf-8")) != config:
+        raise ConfigError(
+            f"{described.parent} was begun with another configuration. Remove that folder, or give this "
+            "comparison another one by --out."
+        )
+
+
+def finished(folder: Path) -> bool:
+    """Whether its training has come to its end."""
+    return (folder / SCORES_FILE).is_file() and (folder / SPENT).is_file()
+
+
+def last_stage(folder: Path) -> Path:
+    """The checkpoint of the best of the last stage that was trained."""
+    return max(folder.glob("stage-*.ckpt"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def spent(folder: Path) -> dict[str, Any]:
+    """What the training has cost: seconds, samples, steps, threads."""
+    cost: dict[str, Any] = json.loads((folder / SPENT).read_text(encoding="utf-8"))
+    return cost
+
+
+def _clock(minutes: float) -> str:
+    """As Lightning writes a duration: days, hours, minutes, seconds.
+
+    >>> _clock(90.5)
+    '00:01:30:30'
+    """
+    seconds = max(1, round(60 * minutes))
+    parts = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
+    return ":".join(f"{part:02}" for part in parts)
+
+
+def _word(value: Any) -> str:
+    """As an option's value on fit's command line."""
+    return value if isinstance(value, str) else json.dumps(value)
