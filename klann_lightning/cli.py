@@ -65,6 +65,21 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
             writer.write(played[0].numpy())
 
 
+def import_results(results_dir: Path, out: Path, sample_rate: int = 44100) -> None:
+    """Make a checkpoint of a model that the paper's authors' own code has trained.
+
+    Args:
+        results_dir: their results/NAME, with parameters.txt and model.pth.
+        out: the checkpoint, for process, validate, test and predict.
+        sample_rate: of the recordings that it was trained on, in Hz.
+    """
+    from klann_lightning.importing import read_results, write_checkpoint
+
+    results = read_results(results_dir, sample_rate)
+    write_checkpoint(results, out)
+    print(f"{out}: {results}")
+
+
 def bench(
     *checkpoints: Path,
     json: Path | None = None,
@@ -172,6 +187,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "simulate": simulate,
     "process": process,
+    "import": import_results,
     "bench": bench,
 }
 TRAINER_COMMANDS = {

@@ -120,7 +120,7 @@ def test_a_checkpoint_cannot_run_code(checkpoint, tmp_path):
 def test_help_names_every_command():
     done = shell("--help")
     assert done.returncode == 0
-    for command in ("fit", "validate", "test", "predict", "simulate", "process", "bench"):
+    for command in ("fit", "validate", "test", "predict", "simulate", "process", "import", "bench"):
         assert f"  {command} " in done.stdout
 
 

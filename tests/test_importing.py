@@ -1,0 +1,301 @@
+"""The authors' results as checkpoints: the same sound as their equations, and a start for trainings."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import error_db
+from scipy.signal import lfilter
+
+from klann_lightning.cli import main
+from klann_lightning.data.audio import read_audio, write_audio
+from klann_lightning.errors import CheckpointError, ConfigError
+from klann_lightning.importing import RECIPE
+from klann_lightning.training.module import load_model, read_checkpoint
+
+PAPER = Path(__file__).parents[1] / "sweeps" / "recipes" / "paper.yaml"
+# class, layers, lift dimension, width of the maps between the filters
+SIZES = [
+    ("MODEL1", [3, 4, 5], 5, 0),
+    ("MODEL1", [5, 10, 15], 15, 0),
+    ("MODEL1", [3], 2, 0),
+    ("MODEL2", [3, 4, 5], 5, 5),
+    ("MODEL2", [5, 10, 15], 15, 15),
+    ("MODEL2", [2, 6], 12, 3),
+    ("MODEL2", [4], 1, 0),
+]
+sizes = pytest.mark.parametrize(("model", "layers", "lift_dim", "width"), SIZES)
+SETTINGS = """data: la2a
+model_train: {model}
+layers: {layers}
+layer: 5
+n: {lift_dim}
+N: 32768
+MR-STFT: True
+log dir: results/x/model_la2a
+"""
+
+
+def their_weights(model: str, layers: list[int], lift_dim: int, width: int) -> dict:
+    """A state dict with the names and shapes of theirs, random numbers."""
+    rng = np.random.default_rng(0)
+
+    def linear(name: str, fan_in: int, fan_out: int) -> dict:
+        scale = 1.5 / math.sqrt(fan_in)
+        shapes = {"weight": (fan_out, fan_in), "bias": (fan_out,)}
+        return {f"{name}.{part}": rng.normal(0, scale, shape) for part, shape in shapes.items()}
+
+    state = {}
+    for name, widths in (("mlp1", [1, *layers]), ("mlp2", [lift_dim, *layers[::-1]])):
+        for index, (fan_in, gated) in enumerate(pairwise(widths)):
+            state |= linear(f"{name}.{2 * index}", fan_in, 2 * gated)
+        state |= linear(f"{name}.{2 * len(layers)}", widths[-1], lift_dim if name == "mlp1" else 1)
+    filters = "filters" if model == "MODEL1" else "filter"
+    for index in range(lift_dim):
+        state |= {f"{filters}.{index}.{name}": rng.normal(0, 1, 1) for name in ("m_hp", "m_bp", "m_lp", "R")}
+        state[f"{filters}.{index}.g"] = rng.uniform(-9, 2, 1)  # 3 Hz to 19 kHz
+        if model == "MODEL2" and index:
+            state |= linear(f"linear.{index - 1}.0", 2, 2 * width)
+            state |= linear(f"linear.{index - 1}.2", width, 1)
+    return {key: torch.from_numpy(value).float() for key, value in state.items()}
+
+
+def write_results(folder: Path, model: str, layers: list[int], lift_dim: int, width: int) -> Path:
+    folder.mkdir(parents=True)
+    torch.save(their_weights(model, layers, lift_dim, width), folder / "model.pth")
+    text = SETTINGS.format(model=model, layers=str(layers).replace(" ", ""), lift_dim=lift_dim)
+    (folder / "parameters.txt").write_text(text)
+    return folder
+
+
+def their_output(weights: dict, model: str, x: np.ndarray) -> torch.Tensor:
+    """Their equations in float64, from zero state: x [T] -> [T] (DESIGN section 4)."""
+    state = {key: value.double().numpy() for key, value in weights.items()}
+
+    def network(name: str, u: np.ndarray) -> np.ndarray:
+        places = sorted({int(key.split(".")[-2]) for key in state if key.startswith(f"{name}.")})
+        for place in places:
+            u = state[f"{name}.{place}.weight"] @ u + state[f"{name}.{place}.bias"][:, None]
+            if place != places[-1]:
+                half = len(u) // 2
+                u = u[:half] / (1 + np.exp(-u[half:]))
+        return u
+
+    def filtered(index: int, u: np.ndarray) -> np.ndarray:
+        name = f"{'filters' if model == 'MODEL1' else 'filter'}.{index}"
+        names = ("g", "R", "m_hp", "m_bp", "m_lp")
+        raw, damping, hp, bp, lp = (state[f"{name}.{key}"].item() for key in names)
+        g, r = math.tan(math.pi / 2 / (1 + math.exp(-raw))), math.log1p(math.exp(damping))
+        b = [g * g * lp + g * bp + hp, 2 * g * g * lp - 2 * hp, g * g * lp - g * bp + hp]
+        a = [g * g + 2 * r * g + 1, 2 * g * g - 2, g * g - 2 * r * g + 1]
+        return lfilter(b, a, u)
+
+    lifted = network("mlp1", x[None])
+    outputs: list[np.ndarray] = []
+    for index, u in enumerate(lifted):
+        if model == "MODEL2" and outputs:
+            (u,) = network(f"linear.{index - 1}", np.stack([outputs[-1], u]))
+        outputs.append(filtered(index, u))
+    return torch.from_numpy(network("mlp2", np.stack(outputs))[0])
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    return np.random.default_rng(1).uniform(-0.8, 0.8, 8000).astype(np.float32)
+
+
+@sizes
+def test_an_imported_model_sounds_as_theirs(model, layers, lift_dim, width, noise, tmp_path):
+    folder = write_results(tmp_path / "results", model, layers, lift_dim, width)
+    main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    ours = load_model(tmp_path / "out.ckpt")
+    expected = their_output(torch.load(folder / "model.pth", weights_only=True), model, noise.astype(float))
+    for fused in (True, False):
+        ours.fused = fused
+        assert error_db(ours(torch.from_numpy(noise)[None])[0], expected) < -100
+    assert (ours.input_level, ours.output_level, ours.sample_rate) == (1, 1, 44100)
+    assert sum(part.numel() for part in ours.parameters()) == sum(
+        part.numel() for part in torch.load(folder / "model.pth", weights_only=True).values()
+    )
+
+
+@pytest.mark.parametrize("block", [1, 64, 1000])
+def test_an_imported_model_streams(block, noise, tmp_path):
+    folder = write_results(tmp_path / "results", *SIZES[3])
+    main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    model, x = load_model(tmp_path / "out.ckpt"), torch.from_numpy(noise)[None, :3000]
+    with torch.no_grad():
+        assert error_db(torch.cat(list(model.play(x.split(block, -1))), -1), model(x)) < -120
+
+
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[3]], ids=["MODEL1", "MODEL2"])
+def test_process_plays_an_imported_model_at_its_rate(size, noise, tmp_path, capsys):
+    folder, out = write_results(tmp_path / "results", *size), tmp_path / "new" / "any.name"
+    main(["import", str(folder), str(out), "--sample_rate", "48000"])
+    assert "hidden [3, 4, 5], lift_dim 5" in capsys.readouterr().out
+    assert [path.name for path in out.parent.iterdir()] == ["any.name"]
+    write_audio(tmp_path / "dry.wav", noise, 48000)
+    main(["process", str(out), str(tmp_path / "dry.wav"), str(tmp_path / "wet.wav"), "--block", "777"])
+    heard = torch.from_numpy(read_audio(tmp_path / "wet.wav"))
+    expected = their_output(their_weights(*size), size[0], noise.astype(float))
+    assert error_db(heard, expected) < -100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layers:[3, 4,5 ]\n\n  model_train :  MODEL1  \n",
+        "\ufeffmodel_train: 'MODEL1'\r\nnonsense\r\nLayers: 3,4,5\r\n",
+    ],
+)
+def test_the_settings_may_be_written_in_other_ways(text, tmp_path):
+    folder = write_results(tmp_path / "results", *SIZES[0])
+    (folder / "parameters.txt").write_bytes(text.encode())
+    main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    assert load_model(tmp_path / "out.ckpt").lift.last.out_features == 5
+
+
+def test_filter_parameters_may_have_any_shape_of_one_element(noise, tmp_path):
+    folder = write_results(tmp_path / "results", *SIZES[3])
+    weights = torch.load(folder / "model.pth", weights_only=True)
+    shaped = {key: value.reshape(()) if key.endswith(".g") else value for key, value in weights.items()}
+    shaped |= {key: value.reshape(1, 1, 1).double() for key, value in weights.items() if key.endswith("m_bp")}
+    torch.save(shaped, folder / "model.pth")
+    main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    heard = load_model(tmp_path / "out.ckpt")(torch.from_numpy(noise)[None])[0]
+    assert error_db(heard, their_output(weights, "MODEL2", noise.astype(float))) < -100
+
+
+def test_the_hyper_parameters_are_the_papers(tmp_path):
+    main(["import", str(write_results(tmp_path / "results", *SIZES[0])), str(tmp_path / "out.ckpt")])
+    paper = yaml.safe_load(PAPER.read_text())["model"]
+    started = paper.pop("model")["init_args"]
+    assert paper == RECIPE
+    saved = read_checkpoint(tmp_path / "out.ckpt")["hyper_parameters"]
+    assert {name: saved[name] for name in RECIPE} == RECIPE
+    assert started.items() <= saved["model"]["init_args"].items()
+
+
+def test_importing_runs_no_code(tmp_path):
+    """A pickled module is refused unread."""
+    folder = write_results(tmp_path / "results", *SIZES[0])
+    torch.save(torch.nn.Linear(1, 2), folder / "model.pth")
+    with pytest.raises(CheckpointError, match=r"model\.pth is damaged or holds more than a state dict"):
+        main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    assert not (tmp_path / "out.ckpt").exists()
+
+
+def without(key: str):
+    return lambda weights: weights.pop(key)
+
+
+def with_value(key: str, value: object):
+    return lambda weights: weights.update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("mlp1.2.bias"), r"model\.pth lacks mlp1\.2\.bias, unlike a MODEL2 with layers \[3, 4, 5\]"),
+        (without("filter.4.R"), r"lacks filter\.4\.R, unlike"),
+        (without("linear.3.2.weight"), r"lacks linear\.3\.2\.weight, unlike"),
+        (with_value("mlp1.8.weight", torch.ones(5, 5)), r"has mlp1\.8\.weight, unlike"),
+        (with_value("filter.5.g", torch.ones(1)), r"has filter\.5\.g, unlike"),
+        (with_value("linear.4.0.bias", torch.ones(10)), r"has linear\.4\.0\.bias, unlike"),
+        (with_value("extra", torch.ones(1)), "has extra, unlike"),
+        (with_value("mlp2.0.weight", torch.ones(8, 5)), r"mlp2\.0\.weight has shape \[8, 5\].* \[10, 5\]\."),
+        (with_value("linear.2.0.bias", torch.ones(8)), r"linear\.2\.0\.bias has shape \[8\].* \[10\]\."),
+        (with_value("filter.1.m_lp", torch.ones(2)), r"filter\.1\.m_lp has shape \[2\].* one element"),
+        (with_value("mlp1.6.weight", torch.ones(())), r"has filter\.1\.R, filter\.1\.g, .* more, unlike"),
+        (with_value("filter.2.R", torch.tensor([math.nan])), r"filter\.2\.R has values that are not finite"),
+        (
+            with_value("mlp2.6.bias", torch.tensor([math.inf])),
+            r"mlp2\.6\.bias has values that are not finite",
+        ),
+        (with_value("filter.2.R", 3.0), r"filter\.2\.R is not a tensor of real numbers"),
+        (with_value("filter.2.R", torch.ones(1, dtype=torch.int64)), "is not a tensor of real numbers"),
+        (lambda weights: weights.clear(), r"lacks mlp1\.0\.weight, .* and 13 more"),
+    ],
+)
+def test_wrong_weights_are_named(change, said, tmp_path):
+    folder = write_results(tmp_path / "results", *SIZES[3])
+    weights = torch.load(folder / "model.pth", weights_only=True)
+    change(weights)
+    torch.save(weights, folder / "model.pth")
+    with pytest.raises(CheckpointError, match=said) as raised:
+        main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("layers: [3,4,5]", r"parameters\.txt has no line 'model_train'"),
+        ("model_train: MODEL2\nlayers:", "has no line 'layers'"),
+        ("model_train: MODEL3\nlayers: [3,4,5]", "model_train is 'MODEL3'; only MODEL1 and MODEL2"),
+        ("model_train: MODEL2\nlayers: [3,four]", r"layers is '\[3,four\]', not a list of widths"),
+        ("model_train: MODEL2\nlayers: []", r"layers is '\[\]', not a list"),
+        ("model_train: MODEL2\nlayers: [3,0,5]", r"layers is '\[3,0,5\]', not a list"),
+        ("model_train: MODEL2\nlayers: [3,4]", r"has mlp1\.6\.bias, .*unlike a MODEL2 with layers \[3, 4\]"),
+        ("model_train: MODEL2\nlayers: [3,4,6]", r"mlp1\.4\.weight has shape \[10, 4\].* \[12, 4\]\."),
+        ("model_train: MODEL2\nlayers: [5,4,3]", r"mlp1\.0\.weight has shape \[6, 1\].* \[10, 1\]\."),
+        (
+            "model_train: MODEL1\nlayers: [3,4,5]",
+            r"lacks filters\.0\.g, .* has filter\.0\.R, .*unlike a MODEL1",
+        ),
+        ("\x00\xff", "has no line 'model_train'"),
+    ],
+)
+def test_wrong_settings_are_named(text, said, tmp_path):
+    folder = write_results(tmp_path / "results", *SIZES[3])
+    (folder / "parameters.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=said) as raised:
+        main(["import", str(folder), str(tmp_path / "out.ckpt")])
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_missing_or_damaged_is_named(tmp_path):
+    def refuses(said: str, folder: Path, out: Path = tmp_path / "out.ckpt") -> None:
+        with pytest.raises(CheckpointError, match=said) as raised:
+            main(["import", str(folder), str(out)])
+        assert "\n" not in str(raised.value)
+
+    whole = write_results(tmp_path / "whole", *SIZES[3])
+    refuses("no such folder: .*nowhere", tmp_path / "nowhere")
+    refuses("no such folder: .*model", whole / "model.pth")
+    refuses("whole is a folder. Name the checkpoint's file", whole, whole)
+    refuses(r"parameters\.txt.* cannot be written", whole, whole / "parameters.txt" / "out.ckpt")
+    weights = (whole / "model.pth").read_bytes()
+    for damaged in (weights[: len(weights) // 2], b"", b"no weights"):
+        (whole / "model.pth").write_bytes(damaged)
+        refuses(r"model\.pth is damaged or holds more than a state dict", whole)
+    torch.save([torch.ones(1)], whole / "model.pth")
+    refuses(r"model\.pth holds a list, not a state dict", whole)
+    (whole / "model.pth").unlink()
+    refuses(r"no such file: .*model\.pth", whole)
+    (whole / "parameters.txt").unlink()
+    refuses(r"no such file: .*parameters\.txt", whole)
+    with pytest.raises(ConfigError, match="sample_rate must be at least 1 Hz, not 0"):
+        main(["import", str(whole), str(tmp_path / "out.ckpt"), "--sample_rate", "0"])
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    folder, out = write_results(tmp_path / "results", *SIZES[0]), tmp_path / "out.ckpt"
+    main(["import", str(folder), str(out)])
+    before = out.read_bytes()
+
+    def half(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(CheckpointError, match=r"out\.ckpt cannot be written: .*No space left on device"):
+        main(["import", str(folder), str(out)])
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ckpt", "results"]
