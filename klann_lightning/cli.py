@@ -70,7 +70,7 @@ def import_results(results_dir: Path, out: Path, sample_rate: int = 44100) -> No
 
     Args:
         results_dir: their results/NAME, with parameters.txt and model.pth.
-        out: the checkpoint, for process, validate, test and predict.
+        out: the checkpoint, for process, validate, test, predict and fit's --model.init_from.
         sample_rate: of the recordings that it was trained on, in Hz.
     """
     from klann_lightning.importing import read_results, write_checkpoint

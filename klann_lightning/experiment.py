@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from klann_lightning.data.datamodule import PairedDataModule
-from klann_lightning.errors import ConfigError, OneLineErrors
+from klann_lightning.errors import CheckpointError, ConfigError, OneLineErrors
 from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
 from klann_lightning.native.host import after_torch
 from klann_lightning.training.media import PredictionWriter, StageMedia
@@ -117,14 +117,22 @@ class Experiment(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path and path not in KEYWORDS:
-            read_checkpoint(Path(path))
+            content = read_checkpoint(Path(path))
+            if self.config.subcommand == "fit" and "loops" not in content:
+                raise CheckpointError(
+                    f"{path} is an imported model, without a training to resume. "
+                    f"Start one from its weights: --model.init_from {path} in place of --ckpt_path."
+                )
         # In fit, a checkpoint's hyper-parameters must not silently overrule what the user configured.
         if self.config.get("subcommand") != "fit":
             super()._parse_ckpt_path()
 
     def before_fit(self) -> None:
-        """Check the recordings before anything is logged: a fit ends with a test, unless val is scored."""
-        self._check_recordings(self.config[self.subcommand].scored)
+        """Check what is read before anything is logged: a fit ends with a test, unless val is scored."""
+        config = self.config[self.subcommand]
+        if not config.ckpt_path:
+            self.model.begun_model()
+        self._check_recordings(config.scored)
 
     def _check_recordings(self, scored: str) -> None:
         self.datamodule.setup("fit")

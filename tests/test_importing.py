@@ -10,10 +10,12 @@ import torch
 import yaml
 from conftest import error_db
 from scipy.signal import lfilter
+from test_stages import CSV_LOGGER, SPECTRAL, STARTS, TIME, column, fit
 
 from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError
+from klann_lightning.experiment import resolve
 from klann_lightning.importing import RECIPE
 from klann_lightning.training.module import load_model, read_checkpoint
 
@@ -299,3 +301,136 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         main(["import", str(folder), str(out)])
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ckpt", "results"]
+
+
+# Trainings that start from it, with the model of test_stages.fit: ParallelKlann, hidden [3], lift_dim 2.
+STILL = TIME.replace("0.01", "0.0")
+LIKE_THEIRS = ("--model.model.initial=zero", "--media=false")
+
+
+@pytest.fixture
+def imported(tmp_path) -> Path:
+    main(["import", str(write_results(tmp_path / "theirs", *SIZES[2])), str(tmp_path / "imported.ckpt")])
+    return tmp_path / "imported.ckpt"
+
+
+def experiment_of(root: Path) -> list[str]:
+    """What stands in a configuration beside the checkpoint; the model there is another one."""
+    return [
+        *("--data.device=tiny", f"--data.root={root}", f"--model.stages=[{TIME}]"),
+        *("--model.model=klann_lightning.models.klann.ParallelKlann", "--model.model.hidden=[7]"),
+        *("--model.model.lift_dim=1", "--trainer.logger=false"),
+    ]
+
+
+def recording(root: Path, split: str = "val") -> list[torch.Tensor]:
+    """Its input and target [T]."""
+    return [torch.from_numpy(read_audio(root / split / f"tiny-{side}.wav")) for side in ("input", "target")]
+
+
+def their_esr_db(checkpoint: Path, root: Path, split: str = "val") -> float:
+    weights = torch.load(checkpoint.parent / "theirs" / "model.pth", weights_only=True)
+    source, target = recording(root, split)
+    return error_db(their_output(weights, "MODEL1", source.double().numpy()), target)
+
+
+def test_a_fit_starts_from_imported_weights(imported, tiny_root, tmp_path):
+    """With a learning rate of zero it stays there; normalise, which is on, sets no levels."""
+    more = (f"--model.init_from={imported}", *LIKE_THEIRS, f"--trainer.logger={CSV_LOGGER}")
+    experiment = fit(tiny_root, tmp_path / "run", f"[{STILL}]", *more)
+    expected = their_esr_db(imported, tiny_root)
+    assert column(tmp_path / "run", "val/esr_db") == pytest.approx([expected] * 3, abs=1e-3)
+    begun, ended = load_model(imported).state_dict(), experiment.model.model.state_dict()
+    assert all(torch.equal(ended[key], value) for key, value in begun.items())
+    power = recording(tiny_root, "train")[1].double().square().mean().item()
+    assert experiment.model.target_power.item() == pytest.approx(power, rel=1e-5)
+
+
+def test_a_fit_trains_on_from_imported_weights(imported, tiny_root, tmp_path):
+    more = (f"--model.init_from={imported}", *LIKE_THEIRS, "--data.train.batches_per_epoch=20")
+    fit(tiny_root, tmp_path / "run", f"[{TIME}, {SPECTRAL}]", *more)
+    trained = load_model(tmp_path / "run" / "stage-2-spectral.ckpt")
+    source, target = recording(tiny_root)
+    assert error_db(trained(source[None])[0], target) < their_esr_db(imported, tiny_root) - 3
+    assert trained.output_level == 1
+    imported.unlink()  # nothing needs it any more
+    assert load_model(tmp_path / "run" / "stage-2-spectral.ckpt").output_level == 1
+    last = f"--ckpt_path={tmp_path / 'run' / 'last.ckpt'}"
+    again = fit(tiny_root, tmp_path / "run", f"[{TIME}, {SPECTRAL}]", *more, last)
+    assert again.trainer.current_epoch >= 5
+    for command in ("validate", "test", "predict"):
+        main([command, *experiment_of(tiny_root), last, f"--trainer.default_root_dir={tmp_path}"])
+
+
+def test_a_fit_starts_from_a_trained_checkpoint_and_its_levels(tiny_root, tmp_path):
+    trained = fit(tiny_root, tmp_path / "first", f"[{TIME}]", "--media=false").model.model.state_dict()
+    start = f"--model.init_from={tmp_path / 'first' / 'stage-1-time.ckpt'}"
+    for side in ("input", "target"):
+        path = tiny_root / "train" / f"tiny-{side}.wav"
+        write_audio(path, 0.5 * read_audio(path), 44100)
+    ended = fit(tiny_root, tmp_path / "second", f"[{STILL}]", start, "--media=false").model.model.state_dict()
+    assert trained["output_level"] != 1
+    assert all(torch.equal(ended[key], value) for key, value in trained.items())
+
+
+def test_the_first_of_several_starts_is_the_given_one(imported, tiny_root, tmp_path):
+    more = (f"--model.init_from={imported}", *LIKE_THEIRS, f"--trainer.logger={CSV_LOGGER}")
+    fit(tiny_root, tmp_path / "run", f"[{STARTS.replace('0.01', '0.0')}]", *more)
+    scores = column(tmp_path / "run", "val/esr_db")
+    assert scores[:2] == pytest.approx([their_esr_db(imported, tiny_root)] * 2, abs=1e-3)
+    assert len({round(score, 4) for score in scores[:6]}) == 3
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_an_imported_checkpoint_is_scored(command, imported, tiny_root, tmp_path):
+    """By its own model and rate, whatever else is configured; init_from is not read."""
+    words = [command, *experiment_of(tiny_root), f"--ckpt_path={imported}", "--model.init_from=gone.ckpt"]
+    split = {"validate": "val", "test": "test"}[command]
+    scores = main([*words, f"--trainer.default_root_dir={tmp_path}"]).trainer.callback_metrics
+    expected = their_esr_db(imported, tiny_root, split)
+    assert float(scores[f"{split}/esr_db"]) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            ["--model.model=klann_lightning.models.klann.ParallelSeriesKlann", "--model.model.mid_width=2"],
+            r"holds a ParallelKlann, the experiment configures a ParallelSeriesKlann\. "
+            r"To start from it, configure --model\.model klann_lightning\.models\.klann\.ParallelKlann "
+            r"--model\.model\.hidden '\[3\]' --model\.model\.lift_dim 2 --model\.model\.sections 1\.",
+        ),
+        (["--model.model.lift_dim=3"], r"its lift\.last\.weight is \[2, 3\], the configured one's \[3, 3\]"),
+        (
+            ["--model.model.hidden=[3,3]"],
+            r"its lift\.gated\.1\.weight is absent, the configured one's",
+        ),
+        (["--model.model.sections=2"], r"its bank\.cutoff is \[2, 1\], the configured one's \[2, 2\]"),
+        (
+            ["--data.sample_rate=48000"],
+            r"is for 44100 Hz, the experiment for 48000 Hz\. Set data\.sample_rate to",
+        ),
+        (["--model.init_from=gone.ckpt"], r"no such checkpoint: gone\.ckpt"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_named_before_a_run(more, said, imported, tiny_root, tmp_path):
+    with pytest.raises(CheckpointError, match=said):
+        fit(tiny_root, tmp_path / "run", f"[{TIME}]", f"--model.init_from={imported}", *more)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_imported_checkpoint_is_no_training_to_resume(imported, tiny_root, tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"without a training to resume.* --model\.init_from .*imported\.ckpt"
+    ):
+        fit(tiny_root, tmp_path / "run", f"[{TIME}]", f"--ckpt_path={imported}")
+
+
+def test_a_search_keeps_the_start_and_looks_for_it_first(imported, tiny_root, tmp_path):
+    words = [*experiment_of(tiny_root), f"--model.init_from={imported}", f"--runs={tmp_path / 'runs'}"]
+    assert resolve(words)["model"]["init_from"] == str(imported)
+    imported.unlink()
+    study = PAPER.parents[1] / "search" / "seeds.yaml"
+    with pytest.raises(CheckpointError, match=r"no such checkpoint: .*imported\.ckpt"):
+        main(["sweep", f"--study={study}", *words])
+    assert not list((tmp_path / "runs").rglob("study.db"))

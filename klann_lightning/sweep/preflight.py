@@ -23,6 +23,7 @@ from klann_lightning.sweep.ledger import START, Ledger, Watch
 from klann_lightning.sweep.space import Config, assign, extract, samples
 from klann_lightning.sweep.storage import open_storage
 from klann_lightning.sweep.study import Study
+from klann_lightning.training.module import read_checkpoint
 
 # Attributes of the study.
 PREPARED = "prepared"  # its creator has asked for the trials to start from
@@ -49,6 +50,8 @@ def read_experiment(words: Sequence[str]) -> Config:
 
 def check(study: Study, file: Path, experiment: Config, words: Sequence[str], best: bool) -> list[Start]:
     """The configurations to start from, after everything was tried that a trial might stumble over."""
+    if begun := experiment["model"].get("init_from"):
+        read_checkpoint(Path(begun))
     recordings = recordings_of(experiment)
     recordings.setup("fit")
     if best:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
@@ -32,6 +33,7 @@ class EffectModule(pl.LightningModule):
         train_path: Literal["scan", "sampled"] = "scan",
         normalise: bool = True,
         mr_stft: StftResolutions = StftResolutions(),  # noqa: B008, it is frozen
+        init_from: Path | None = None,
     ) -> None:
         """What is trained and how.
 
@@ -42,6 +44,8 @@ class EffectModule(pl.LightningModule):
             train_path: `scan` is exact; `sampled` is the paper's approximation, from zero state.
             normalise: work at the training recordings' RMS as unit level.
             mr_stft: resolutions of the mr_stft term and score.
+            init_from: checkpoint whose weights and levels a fit starts from, instead of random weights and
+                the recordings' levels; nothing else reads it.
         """
         super().__init__()
         with (
@@ -61,6 +65,7 @@ class EffectModule(pl.LightningModule):
         self.train_path = train_path
         self.normalise = normalise
         self.resolutions = mr_stft
+        self.init_from = init_from
         self.mr_stft = MultiResolutionStft(mr_stft)
         self.scores = FileScores(mr_stft)
         self.register_buffer("target_power", torch.ones(()))
@@ -76,13 +81,33 @@ class EffectModule(pl.LightningModule):
         return (self.stage.optimizer or self.make_optimizer)(self.parameters())
 
     def on_fit_start(self) -> None:
-        """Take the training recordings' levels, unless a checkpoint has brought its own."""
+        """Take the training recordings' levels, unless a checkpoint brings its own."""
         if self.trainer.ckpt_path:
             return
         input_level, output_level = self.trainer.datamodule.levels()  # type: ignore[attr-defined]
         self.target_power.fill_(output_level**2)
-        if self.normalise:
+        if begun := self.begun_model():
+            self.model.load_state_dict(begun.state_dict())
+            rank_zero_info(f"starts from the weights and levels of {self.init_from}")
+        elif self.normalise:
             self.model.set_levels(input_level, output_level)
+
+    def begun_model(self) -> AudioModel | None:
+        """The model of init_from; CheckpointError where it cannot take the place of the configured one."""
+        if self.init_from is None:
+            return None
+        begun = load_model(self.init_from)
+        if begun.sample_rate != self.model.sample_rate:
+            raise CheckpointError(
+                f"model.init_from: {self.init_from} is for {begun.sample_rate} Hz, the experiment for "
+                f"{self.model.sample_rate} Hz. Set data.sample_rate to {begun.sample_rate}."
+            )
+        if other := _difference(begun, self.model):
+            raise CheckpointError(
+                f"model.init_from: {self.init_from} holds {other}. "
+                f"To start from it, configure {_configuration(self.init_from)}."
+            )
+        return begun
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["readers"] = self._readers
@@ -186,6 +211,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise CheckpointError(f"{path} is not a checkpoint of a fit: it lacks weights or hyper-parameters.")
     return content
+
+
+def _difference(begun: AudioModel, configured: AudioModel) -> str | None:
+    """In which class or size two models differ, in words."""
+    classes = [type(model).__name__ for model in (begun, configured)]
+    if type(begun) is not type(configured):
+        return f"a {classes[0]}, the experiment configures a {classes[1]}"
+    states = [model.state_dict() for model in (begun, configured)]
+    for name in dict.fromkeys([*states[0], *states[1]]):
+        there, here = (list(state[name].shape) if name in state else "absent" for state in states)
+        if there != here:
+            return f"a {classes[0]} of other sizes: its {name} is {there}, the configured one's {here}"
+    return None
+
+
+def _configuration(checkpoint: Path) -> str:
+    """A checkpoint's class and sizes, as options of fit."""
+    model = read_checkpoint(checkpoint)["hyper_parameters"]["model"]
+    sizes = {
+        name: value
+        for name, value in model["init_args"].items()
+        if isinstance(value, list) or (type(value) is int and name != "sample_rate")
+    }
+    values = {name: f"'{value}'" if isinstance(value, list) else value for name, value in sizes.items()}
+    options = [f"--model.model.{name} {value}" for name, value in values.items()]
+    return " ".join([f"--model.model {model['class_path']}", *options])
 
 
 def load_model(checkpoint: Path) -> AudioModel:
