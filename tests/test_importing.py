@@ -398,7 +398,8 @@ def test_an_imported_checkpoint_is_scored(command, imported, tiny_root, tmp_path
             ["--model.model=klann_lightning.models.klann.ParallelSeriesKlann", "--model.model.mid_width=2"],
             r"holds a ParallelKlann, the experiment configures a ParallelSeriesKlann\. "
             r"To start from it, configure --model\.model klann_lightning\.models\.klann\.ParallelKlann "
-            r"--model\.model\.hidden '\[3\]' --model\.model\.lift_dim 2 --model\.model\.sections 1\.",
+            r"--model\.model\.hidden '\[3\]' --model\.model\.lift_dim 2 --model\.model\.sections 1 "
+            r"--model\.model\.initial zero\.",
         ),
         (["--model.model.lift_dim=3"], r"its lift\.last\.weight is \[2, 3\], the configured one's \[3, 3\]"),
         (
@@ -406,6 +407,10 @@ def test_an_imported_checkpoint_is_scored(command, imported, tiny_root, tmp_path
             r"its lift\.gated\.1\.weight is absent, the configured one's",
         ),
         (["--model.model.sections=2"], r"its bank\.cutoff is \[2, 1\], the configured one's \[2, 2\]"),
+        (
+            ["--model.model.initial=silence"],
+            r"whose filters start from zero, the configured one's start from silence\. .*initial zero\.",
+        ),
         (
             ["--data.sample_rate=48000"],
             r"is for 44100 Hz, the experiment for 48000 Hz\. Set data\.sample_rate to",

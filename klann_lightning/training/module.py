@@ -214,7 +214,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _difference(begun: AudioModel, configured: AudioModel) -> str | None:
-    """In which class or size two models differ, in words."""
+    """In which class, size or initial state two models differ, in words."""
     classes = [type(model).__name__ for model in (begun, configured)]
     if type(begun) is not type(configured):
         return f"a {classes[0]}, the experiment configures a {classes[1]}"
@@ -223,16 +223,19 @@ def _difference(begun: AudioModel, configured: AudioModel) -> str | None:
         there, here = (list(state[name].shape) if name in state else "absent" for state in states)
         if there != here:
             return f"a {classes[0]} of other sizes: its {name} is {there}, the configured one's {here}"
+    there, here = (getattr(model, "initial", None) for model in (begun, configured))
+    if there != here:
+        return f"a {classes[0]} whose filters start from {there}, the configured one's start from {here}"
     return None
 
 
 def _configuration(checkpoint: Path) -> str:
-    """A checkpoint's class and sizes, as options of fit."""
+    """A checkpoint's class, sizes and initial state, as options of fit."""
     model = read_checkpoint(checkpoint)["hyper_parameters"]["model"]
     sizes = {
         name: value
         for name, value in model["init_args"].items()
-        if isinstance(value, list) or (type(value) is int and name != "sample_rate")
+        if isinstance(value, list) or name == "initial" or (type(value) is int and name != "sample_rate")
     }
     values = {name: f"'{value}'" if isinstance(value, list) else value for name, value in sizes.items()}
     options = [f"--model.model.{name} {value}" for name, value in values.items()]
