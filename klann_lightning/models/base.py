@@ -24,6 +24,7 @@ class AudioModel(nn.Module, ABC):
     input_level: Tensor
     output_level: Tensor
     block: int = 1  # samples that the model works on at a time
+    untrained: Sequence[str] = ()  # names of parameters that no output depends on
 
     def __init__(self, sample_rate: int = 44100) -> None:
         """`sample_rate` in Hz is the rate that the model is trained at and meant for."""
@@ -68,7 +69,10 @@ class AudioModel(nn.Module, ABC):
         return self.step(x, self.init_state(len(x)))[0]
 
     def advance(self, x: Tensor, fresh: Sequence[bool], state: State | None) -> tuple[Tensor, State]:
-        """As `step`, but rows marked in fresh [B] start from the initial state, as all do without a state."""
+        """As `step`, but rows marked in fresh [B] start from the initial state, as all do without a state.
+
+        Of no samples nothing is heard, and nothing is remembered of them.
+        """
         if state is None or all(fresh):
             state = self.init_state(len(x))
         elif any(fresh):
@@ -77,7 +81,7 @@ class AudioModel(nn.Module, ABC):
                 torch.cat([new if anew else old[row : row + 1] for row, anew in enumerate(fresh)])
                 for new, old in rows
             )
-        return self.step(x, state)
+        return self.step(x, state) if x.numel() else (x, state)
 
     @torch.no_grad()
     def play(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -85,17 +89,10 @@ class AudioModel(nn.Module, ABC):
 
         As many blocks come out as go in, if the model's own `block` is one sample; else what is whole.
         """
-        state, waiting = None, None
-        for block in blocks:
-            joined = block if waiting is None else torch.cat([waiting, block], -1)
-            whole = joined.shape[-1] // self.block * self.block
-            waiting = joined[:, whole:]
-            if whole:
-                state = self.init_state(len(block)) if state is None else state
-                output, state = self.step(joined[:, :whole], state)
-                yield output
-        if waiting is not None and waiting.numel():
-            yield self.step(waiting, self.init_state(len(waiting)) if state is None else state)[0]
+        state = None
+        for part in blocks if self.block == 1 else _in_multiples(blocks, self.block):
+            output, state = self.advance(part, [state is None] * len(part), state)
+            yield output
 
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor] | None:
         """Labels and magnitude responses in dB [F, N] at frequencies [N], if the model has linear filters."""
@@ -106,3 +103,20 @@ class AudioModel(nn.Module, ABC):
         raise ConfigError(
             f"{type(self).__name__} has no filters to sample; set model.train_path to scan for it"
         )
+
+
+def _in_multiples(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same audio [B, T] in parts of whole multiples of `size`, each as soon as it is there, and the rest.
+
+    >>> [part.shape[-1] for part in _in_multiples(torch.zeros(1, 10).split(3, -1), 4)]
+    [4, 4, 2]
+    """
+    waiting: Tensor | None = None
+    for block in blocks:
+        joined = block if waiting is None else torch.cat([waiting, block], -1)
+        whole = joined.shape[-1] // size * size
+        waiting = joined[:, whole:]
+        if whole:
+            yield joined[:, :whole]
+    if waiting is not None and waiting.numel():
+        yield waiting

@@ -37,7 +37,7 @@ class TemporalFilm(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """z = tanh(first half) sigmoid(second half) of a dilated convolution; what goes on is mix(z) + x.
+    """z = tanh(first half) sigmoid(second half) of a dilated convolution; mix(z) + x goes on.
 
     The convolution reaches `reach` = (kernel - 1) dilation samples back. As long as it would reach beyond
     the beginning of the audio, z is zero: that is the paper's padding, after the gate.
@@ -60,18 +60,20 @@ class GatedLayer(nn.Module):
             return (history,)
         return history, *like.new_zeros(2, batch, self.mix.in_channels)
 
-    def forward(self, x: Tensor, begun: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """x [B, inputs, T] after `begun` [B] samples, and the state -> z, the next layer's input, state."""
+    def forward(self, x: Tensor, place: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """x [B, inputs, T] and the state -> z [B, channels, T] and the state after.
+
+        `place` [B, T] counts the samples from the beginning of the audio; None says that it is out of reach.
+        """
         history, *recurrent = state
         joined = torch.cat([history, x], -1)
         left, right = self.convolution(joined).chunk(2, 1)
         z = torch.tanh(left) * torch.sigmoid(right)
-        if bool((begun < self.reach).any()):
-            place = begun[:, None] + torch.arange(x.shape[-1], device=x.device)
+        if place is not None:
             z = z * (place >= self.reach)[:, None]
         if self.film is not None:
             z, *recurrent = self.film(z, *recurrent)
-        return z, self.mix(z) + x, (joined[..., joined.shape[-1] - self.reach :], *recurrent)
+        return z, (joined[..., joined.shape[-1] - self.reach :], *recurrent)
 
     def multiply_adds(self) -> float:
         """Of a sample, without the mix."""
@@ -113,18 +115,19 @@ class Gcn(AudioModel):
             sample_rate: in Hz.
         """
         super().__init__(sample_rate)
-        if min(blocks, layers, channels, kernel, growth, film_block or 1) < 1:
+        self.block = 1 if film_block is None else film_block
+        if min(blocks, layers, channels, kernel, growth, self.block) < 1:
             raise ConfigError(
                 f"blocks {blocks}, layers {layers}, channels {channels}, kernel {kernel}, growth {growth} "
                 f"and film_block {film_block} must be at least 1"
             )
-        self.block = film_block or 1
         dilations = [growth**layer for _ in range(blocks) for layer in range(layers)]
         self.layers = nn.ModuleList(
             GatedLayer(channels if index else 1, channels, kernel, dilation, film_block)
             for index, dilation in enumerate(dilations)
         )
         self.out = nn.Conv1d(channels * len(dilations), 1, 1)
+        self.untrained = [f"layers.{len(dilations) - 1}.mix.{part}" for part in ("weight", "bias")]
         self._parts = 1 if film_block is None else 3  # tensors of a layer's state
 
     def _layers(self) -> Iterable[GatedLayer]:
@@ -138,12 +141,18 @@ class Gcn(AudioModel):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """As AudioModel; a T that is no multiple of `block` ends the last block early."""
         begun, *rest = state
-        flow, skips, after = (x / self.input_level)[:, None], [], []
+        earliest = int(begun.min())
+        place = begun[:, None] + torch.arange(x.shape[-1], device=x.device)
+        flow = (x / self.input_level)[:, None]
+        skips: list[Tensor] = []
+        after: list[Tensor] = []
         for index, layer in enumerate(self._layers()):
             own = tuple(rest[self._parts * index : self._parts * (index + 1)])
-            skip, flow, own = layer(flow, begun, own)
+            skip, own = layer(flow, place if earliest < layer.reach else None, own)
             skips.append(skip)
             after.extend(own)
+            if index + 1 < len(self.layers):
+                flow = layer.mix(skip) + flow
         y = self.out(torch.cat(skips, 1))[:, 0] * self.output_level
         return y, (begun + x.shape[-1], *after)
 

@@ -145,8 +145,8 @@ class S4d(AudioModel):
         return self.down(flow)[..., 0] * self.output_level, tuple(after)
 
     def multiply_adds(self) -> int:
-        """Of a sample: four real products a complex one for s and two for y, one a weight, one a gate."""
-        ssms = sum(ssm.channels * (7 * ssm.modes + 1) for ssm in self._ssms())
+        """Of a sample: six real products a mode for s and two for y, one a channel, a weight, a gate."""
+        ssms = sum(ssm.channels * (8 * ssm.modes + 1) for ssm in self._ssms())
         maps = [self.lift, *self.gates, self.down]
         gates = sum(ssm.channels for ssm in self._ssms())
         return ssms + gates + sum(part.weight.numel() for part in cast("list[nn.Linear]", maps))
