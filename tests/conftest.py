@@ -83,8 +83,10 @@ def tiny_root(tmp_path: Path) -> Path:
     return write_root(tmp_path / "data", lambda x: np.tanh(2 * x))
 
 
-def write_root(root: Path, device: Callable[[np.ndarray], np.ndarray], rate: int = 44100) -> Path:
-    for seed, (split, seconds) in enumerate({"train": 1.0, "val": 0.5, "test": 0.5}.items()):
+def write_root(
+    root: Path, device: Callable[[np.ndarray], np.ndarray], rate: int = 44100, train_seconds: float = 1.0
+) -> Path:
+    for seed, (split, seconds) in enumerate({"train": train_seconds, "val": 0.5, "test": 0.5}.items()):
         noise = np.random.default_rng(seed).uniform(-0.5, 0.5, int(seconds * rate))
         source = np.convolve(noise, np.ones(8) / 4, "same").astype(np.float32)
         write_audio(root / split / "tiny-input.wav", source, rate)

@@ -152,7 +152,9 @@ def test_the_paper_s_step_counts_the_end_only(monkeypatch):
 
 
 def test_the_systems_are_those_of_the_sweeps():
-    files = sorted((Path(__file__).parents[1] / "sweeps" / "systems").glob("*.yaml"))
+    """Those with filters, that is; what stands beside them is measured from a checkpoint."""
+    every = sorted((Path(__file__).parents[1] / "sweeps" / "systems").glob("*.yaml"))
+    files = [path for path in every if "Klann" in path.read_text()]
     assert sorted(SYSTEMS) == [path.stem for path in files]
     parser = ArgumentParser()
     parser.add_subclass_arguments(AudioModel, "model")

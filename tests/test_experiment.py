@@ -12,8 +12,9 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import error_db
-from test_stages import CSV_LOGGER, SPECTRAL, TIME, fit
+from conftest import error_db, write_root
+from test_baselines import PARAMETERS as BASELINES
+from test_stages import CSV_LOGGER, GCNTF, SPECTRAL, TIME, fit
 
 from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio
@@ -71,14 +72,21 @@ def test_every_shipped_device_trains(config, tiny_root, tmp_path):
 
 @pytest.mark.parametrize("config", SYSTEMS, ids=stem)
 def test_every_shipped_system_trains_at_its_size(config, tiny_root, tmp_path):
-    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", config)
-    assert sum(part.numel() for part in experiment.model.model.parameters()) == PARAMETERS[config.stem]
+    configs, more = [SWEEPS / "la2a.yaml", config], ()
+    if config.stem in BASELINES:
+        configs.append(SWEEPS / "recipes" / "baseline.yaml")
+        more = ("--data.train.readers=1", "--data.train.length=1024", "--media=false")
+    experiment = train_shipped(tiny_root, tmp_path, *configs, more=more)
+    assert stages_of(experiment) == list(experiment.switch.finished)
+    sizes = PARAMETERS | BASELINES
+    assert sum(part.numel() for part in experiment.model.model.parameters()) == sizes[config.stem]
 
 
 @pytest.mark.parametrize("config", RECIPES, ids=stem)
 def test_every_shipped_recipe_trains(config, tiny_root, tmp_path):
-    smaller = ("--data.train.batch=2",) if config.stem == "paper" else ()
-    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", config, more=smaller)
+    smaller = {"paper": ["batch=2"], "comunita": ["batch=2", "length=16384"]}.get(config.stem, [])
+    more = tuple(f"--data.train.{size}" for size in smaller)
+    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", config, more=more)
     assert stages_of(experiment) == list(experiment.switch.finished)
 
 
@@ -104,6 +112,29 @@ def test_the_papers_recipe_is_the_papers(device, tiny_root, tmp_path):
     assert experiment.trainer.gradient_clip_val is None
     assert experiment.config.fit.trainer.check_val_every_n_epoch == 2
     assert module.model.output_level == 1
+
+
+@pytest.mark.parametrize(("system", "smaller"), [("gcntf_1", "channels=2"), ("lstm_32", "hidden=2")])
+def test_the_baselines_recipe_is_the_published_one(system, smaller, tmp_path):
+    """Comunita et al. 2022, also on top of a device's file."""
+    own = ["recipes/comunita_lstm"] if system == "lstm_32" else []
+    names = ["la2a", f"systems/{system}", "recipes/comunita", *own]
+    root = write_root(tmp_path / "long", np.tanh, train_seconds=2.6)
+    more = ("--trainer.fast_dev_run=true", "--media=false", f"--model.model.{smaller}")
+    experiment = train_shipped(root, tmp_path, *(SWEEPS / f"{name}.yaml" for name in names), more=more)
+    module, feed = experiment.model, experiment.datamodule.feed
+    if own:
+        assert (feed.readers, feed.length, feed.opening_weight) == (6, 2048, 1.0)
+    else:
+        assert (feed.length, feed.warmup, feed.batch, feed.hop) == (112640, 0, 6, None)
+    (stage,) = module.stages
+    assert stage.weights == {"l1": 0.5, "mr_stft": 0.5}
+    assert (stage.lr, stage.schedule, stage.epochs, stage.patience) == (5e-3, "plateau", None, 50)
+    assert (module.train_path, module.normalise) == ("scan", False)
+    (group,) = module.configure_optimizers().param_groups
+    assert group["weight_decay"] == 1e-4
+    assert module.resolutions == StftResolutions([1024, 2048, 512], [120, 240, 50], [600, 1200, 240])
+    assert experiment.trainer.gradient_clip_val is None
 
 
 @pytest.mark.parametrize("config", DEVICES, ids=stem)
@@ -291,8 +322,12 @@ def test_carried_state_equals_one_long_pass(tiny_root, tmp_path):
     assert second.item() == pytest.approx(expected.mean().item(), rel=1e-9)
 
 
-def test_two_processes_train_as_one(tiny_root, tmp_path):
-    """Same readers in all, same steps, same stages: the same losses up to the order of summation."""
+@pytest.mark.parametrize("model", [(), GCNTF], ids=["klann", "gcntf"])
+def test_two_processes_train_as_one(model, tiny_root, tmp_path):
+    """Same readers in all, same steps, same stages: the same losses up to the order of summation.
+
+    With a single file to validate on, the second process is fed an empty block.
+    """
     stages = (
         "[{name: time, weights: {mse: 1.0}, epochs: 2, starts: 1}, "
         "{name: spectral, weights: {mse: 1.0}, epochs: 1, relative: false}]"
@@ -305,12 +340,13 @@ def test_two_processes_train_as_one(tiny_root, tmp_path):
             *("--data.device=tiny", f"--data.root={tiny_root}", "--data.context_seconds=0"),
             *(
                 f"--data.train.readers={4 // ranks}",
-                "--data.train.length=2000",
+                "--data.train.length=2048",
                 "--data.train.batches_per_epoch=3",
             ),
             *("--data.train.opening_weight=1", f"--model.stages={stages}", f"--trainer.logger={CSV_LOGGER}"),
             *(f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu", f"--trainer.devices={ranks}"),
             *(("--trainer.strategy=ddp",) if ranks == 2 else ()),
+            *model,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
 from klann_lightning.training.module import load_model
+from klann_lightning.training.recipe import LossStage
+from klann_lightning.training.stages import StageSwitch
 
 TIME = '{"name": "time", "weights": {"esr": 1.0}, "epochs": 3, "lr": 0.01}'
 SPECTRAL = '{"name": "spectral", "weights": {"esr": 1.0, "mr_stft": 0.01}, "epochs": 2, "lr": 0.002}'
@@ -170,6 +173,42 @@ def test_a_plateau_ends_a_stage(tiny_root, tmp_path, caplog):
     assert experiment.trainer.current_epoch == 5
 
 
+# Uphill: of every validation after the first none is a gain.
+PLATEAUS = '{"name": "time", "weights": {"mse": 1.0}, "epochs": 13, "lr": 0.015625, "schedule": "plateau", \
+"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"maximize": true}}}'
+
+
+def test_the_rate_halves_after_five_validations_without_a_gain(tiny_root, tmp_path):
+    """The first one is the best. A new stage starts anew, with five of its own; a resumed run goes on."""
+    again = PLATEAUS.replace('"epochs": 13', '"epochs": 6')
+    more = (f"--trainer.logger={CSV_LOGGER}", "--media=false", "--scored=val")
+    fit(tiny_root, tmp_path / "whole", f"[{PLATEAUS}, {again}]", *more)
+    rates = column(tmp_path / "whole", "lr")
+    assert rates[:13] == [2**-6] * 6 + [2**-7] * 5 + [2**-8] * 2
+    assert rates[13:] == [2**-6] * 5 + [2**-7]
+
+    fit(tiny_root, tmp_path / "part", f"[{PLATEAUS}]", *more, "--trainer.max_steps=32")
+    last = f"--ckpt_path={tmp_path / 'part' / 'last.ckpt'}"
+    fit(tiny_root, tmp_path / "rest", f"[{PLATEAUS}]", *more, last)
+    assert column(tmp_path / "rest", "lr") == rates[8:13]
+
+
+def test_a_gain_does_not_undo_a_plateau_but_starts_the_count_anew(monkeypatch):
+    switch = StageSwitch()
+    monkeypatch.setattr(switch, "_save", lambda *_: None)
+    module = SimpleNamespace(stage=LossStage("x", {"mse": 1.0}, epochs=99), val_scores={}, state_dict=dict)
+    trainer = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"), current_epoch=0)
+    plateaus = []
+    for loss in [5.0] * 6 + [4.0] + [4.5] * 4 + [3.0] + [3.0] * 5:
+        trainer.callback_metrics = {"val/loss": loss}
+        switch.on_validation_end(trainer, module)
+        plateaus.append(switch.plateaus)
+    assert plateaus == [0] * 5 + [1] + [1] * 10 + [2]
+    kept = StageSwitch()
+    kept.load_state_dict(switch.state_dict())
+    assert (kept.plateaus, kept.stale) == (2, 5)
+
+
 def test_losses_of_two_stages_are_never_compared(tiny_root, tmp_path):
     """Stage 2's loss is far above stage 1's; its best is its own all the same."""
     heavy = '{"name": "heavy", "weights": {"mr_stft": 1000.0}, "epochs": 2, "lr": 0.002}'
@@ -220,6 +259,27 @@ def test_a_stage_may_bring_its_own_feed(tiny_root, tmp_path):
         for name, weights in whole.switch.finished.items():
             again = resumed.switch.finished[name]
             assert all(torch.equal(again[key], value) for key, value in weights.items())
+
+
+GCNTF = [
+    "--model.model=klann_lightning.models.gcn.Gcn",
+    *(f"--model.model.{name}" for name in ("blocks=1", "layers=2", "channels=3", "film_block=128")),
+]
+
+
+def test_a_checkpoint_holds_of_the_readers_what_they_need(tiny_root, tmp_path):
+    """The last samples of each layer's input, not the whole batch that they are a view of."""
+    fit(tiny_root, tmp_path, f"[{TIME}]", *GCNTF, "--trainer.max_epochs=1", "--media=false")
+    readers = torch.load(tmp_path / "last.ckpt", weights_only=True)["readers"]
+    assert [tuple(part.shape) for part in readers[:5]] == [(2,), (2, 1, 2), (2, 3), (2, 3), (2, 3, 4)]
+    for part in readers:
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+
+
+def test_readers_that_stop_within_a_block_are_refused(tiny_root, tmp_path):
+    said = "go on by 1000 samples, but Gcn works on blocks of 128; set data.train.length to a multiple of 128"
+    with pytest.raises(ConfigError, match=said):
+        fit(tiny_root, tmp_path, f"[{TIME}]", *GCNTF, "--data.train.length=1000")
 
 
 def test_a_training_that_is_told_to_stop_keeps_its_best(tiny_root, tmp_path):

@@ -71,7 +71,11 @@ class EffectModule(pl.LightningModule):
         self.register_buffer("target_power", torch.ones(()))
         # DDP would broadcast the buffers at every step, also of a validation, where one rank may have more
         # blocks than another and would wait for ever. They are equal on all ranks as it is.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+        # Nor is it to wait for gradients that never come.
+        self._ddp_params_and_buffers_to_ignore = [
+            *(name for name, _ in self.named_buffers()),
+            *(f"model.{name}" for name in model.untrained),
+        ]
         self._readers: State | None = None  # where each row of the training batch before stopped
         self._before: State | None = None  # where it stood before this batch
         self._losses: dict[str, list[Tensor]] = {}  # of the epoch's steps
@@ -110,13 +114,20 @@ class EffectModule(pl.LightningModule):
         return begun
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["readers"] = self._readers
+        """With the readers' own states, not all of what they may be views of."""
+        checkpoint["readers"] = self._readers and tuple(part.clone() for part in self._readers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A training goes on where its readers stood."""
         self._readers = checkpoint.get("readers")
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        frames, block = batch["input"].shape[-1], self.model.block
+        if frames % block and not all(batch["fresh"]):
+            raise ConfigError(
+                f"the feed's readers go on by {frames} samples, but {type(self.model).__name__} works on "
+                f"blocks of {block}; set data.train.length to a multiple of {block}"
+            )
         if self._readers is not None and len(self._readers[0]) != len(batch["input"]):
             self._readers = None  # of a checkpoint that was trained with another number of them
         if self._readers is not None:  # a checkpoint's are on the CPU
