@@ -38,7 +38,7 @@ class Spent(pl.Callback):
     ) -> None:
         self._batch = batch["input"].numel()
 
-    def on_before_zero_grad(self, *_: Any) -> None:
+    def on_before_backward(self, *_: Any) -> None:
         """Once an evaluation of the batch."""
         self.samples += self._batch
 
