@@ -135,6 +135,20 @@ def test_whole_files_are_whole_and_score_all_but_the_context(context, block):
         assert scored[index] == list(range(context, length))
 
 
+@pytest.mark.parametrize("context", [0, 1, 127, 128, 129, 44100])
+@pytest.mark.parametrize("block", [128, 1024])
+def test_whole_files_are_read_in_multiples_of_a_block(context, block):
+    """But for the last one; and the first, which holds the context, scores a block at least."""
+    (first, *others), length = list(whole_files([100_001], context, block, rank=0, world=1)), 100_001
+    assert first.skip == context
+    assert block <= first.frames - context < 2 * block
+    assert all(plan.skip == 0 for plan in others)
+    assert first.frames % block == 0
+    assert {plan.frames for plan in others[:-1]} == {block}
+    assert 0 < others[-1].frames <= block
+    assert first.frames + sum(plan.frames for plan in others) == length
+
+
 def test_whole_files_are_shared_out_by_file():
     shares = [[plan.cuts[0].pair for plan in whole_files([30] * 5, 0, 10, rank, 2)] for rank in range(2)]
     assert shares == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]

@@ -45,6 +45,14 @@ def test_a_constant_rate_is_constant():
     assert {learning_rate(stage, step, 100) for step in range(100)} == {0.1}
 
 
+def test_a_rate_halves_at_every_plateau_of_its_schedule_alone():
+    stage = LossStage("x", {"mse": 1.0}, patience=9, lr=0.4, warmup_steps=4, schedule="plateau")
+    assert [learning_rate(stage, 50, 100, plateaus) for plateaus in range(4)] == [0.4, 0.2, 0.1, 0.05]
+    assert learning_rate(stage, 1, 100, plateaus=1) == pytest.approx(0.4 * 2 / 4 / 2)
+    constant = LossStage("x", {"mse": 1.0}, patience=9, lr=0.4)
+    assert learning_rate(constant, 50, 100, plateaus=3) == 0.4
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
