@@ -21,7 +21,7 @@ Samples = NDArray[np.float64]
 N_FFT = 2048
 HOP = 512
 FRAMES_AT_ONCE = 512  # 8 MiB a spectrum
-SPECTRAL_FLOOR = 1e-10  # -100 dB: just below what 16 bits hold (98 dB), far above float32's rounding
+SPECTRAL_FLOOR = 1e-6  # -60 dB: below lies mostly hiss, which no model predicts and any two of which differ
 SILENCE = 1e-6  # -60 dB, the decay after which sound counts as gone (reverberation time, ISO 3382)
 CREST_SECONDS = 1.0
 ENVELOPE_SECONDS = 0.01
@@ -53,9 +53,10 @@ def log_spectral_distance(output: Signal, target: Signal) -> float:
         d = sqrt(mean_k (10 log10 P_output[k] - 10 log10 P_target[k])^2)
     Gray and Markel 1976 (Distance measures for speech processing, IEEE Trans. ASSP 24(5)), their rms log
     spectral measure d_2. Hann window, 2048 samples, hop 512; whole frames only, so up to 511 samples at
-    the end are not seen. Powers are floored at those of white noise 100 dB below the target's loudest
+    the end are not seen. Powers are floored at those of white noise 60 dB below the target's loudest
     frame: where the target is digitally silent, whatever an output leaves below counts as silence too.
-    Noise above that counts: two noises of the same spectrum are 7.9 dB apart, so hiss sets a lower limit.
+    Noise above that counts: two noises of the same spectrum are 7.9 dB apart, so a lower floor would let
+    the hiss of a recording, which no model can predict, drown what models do differ in.
 
     nan for fewer than 2048 samples and for a silent target. Memory: 16 bytes a sample, and 40 MiB.
     """
