@@ -21,11 +21,12 @@ class Spent(pl.Callback):
     def __init__(self) -> None:
         self.seconds = 0.0  # of the parts before this one
         self.samples = 0
-        self._begun = time.monotonic()
+        self._begun: float | None = None
         self._batch = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds + time.monotonic() - self._begun, "samples": self.samples}
+        part = 0.0 if self._begun is None else time.monotonic() - self._begun
+        return {"seconds": self.seconds + part, "samples": self.samples}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds, self.samples = state_dict["seconds"], state_dict["samples"]
@@ -43,6 +44,11 @@ class Spent(pl.Callback):
         self.samples += self._batch
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds, self._begun = self.state_dict()["seconds"], None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Also of a training that was gone on with after its time was over."""
         if trainer.is_global_zero:
-            spent = {**self.state_dict(), "steps": trainer.global_step, "threads": torch.get_num_threads()}
+            place = {"accelerator": trainer.strategy.root_device.type, "threads": torch.get_num_threads()}
+            spent = {**self.state_dict(), "steps": trainer.global_step, **place}
             (Path(trainer.default_root_dir) / SPENT).write_text(json.dumps(spent), encoding="utf-8")

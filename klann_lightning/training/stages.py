@@ -146,6 +146,8 @@ class StageSwitch(Checkpoint):
         if self.name(pl_module) not in self.finished:
             self._conclude(trainer, pl_module)
 
+    on_fit_end = on_train_end  # where it was gone on with after its time was over, no training has ended
+
     def name(self, module: EffectModule) -> str:
         """The current stage's name, as its checkpoint bears it."""
         return f"stage-{self.index + 1}-{module.stage.name}"
