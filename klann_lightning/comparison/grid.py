@@ -1,5 +1,7 @@
 """The grid file of a comparison: which devices, which systems, how often, for how long."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +42,16 @@ class Cell:
     @property
     def name(self) -> str:
         """As its folder is called."""
-        parts = self.device, self.system, str(self.seed)
-        return "/".join(part.replace("/", "-").replace(" ", "_") for part in parts)
+        return "/".join(map(file_name, (self.device, self.system, str(self.seed))))
+
+
+def file_name(name: str) -> str:
+    """What a device or system is called on disk.
+
+    >>> file_name("LSTM 32/64")
+    'LSTM_32-64'
+    """
+    return name.replace("/", "-").replace(" ", "_")
 
 
 def read_grid(path: Path) -> Grid:
@@ -73,16 +83,30 @@ def cells(grid: Grid, words: tuple[str, ...]) -> Iterator[Cell]:
 
 
 def _check(grid: Grid) -> None:
-    if not grid.minutes > 0:
+    if not 0 < grid.minutes < math.inf:
         raise ConfigError(f"minutes must be above 0, not {grid.minutes:g}")
     for name, values in (("devices", grid.devices), ("systems", grid.systems), ("seeds", grid.seeds)):
         if not values:
             raise ConfigError(f"{name} are none; name at least one")
-    if len(set(grid.seeds)) < len(grid.seeds):
-        raise ConfigError(f"seeds {grid.seeds} name one twice")
+    if len(set(grid.seeds)) < len(grid.seeds) or min(grid.seeds) < 0:
+        raise ConfigError(f"seeds {grid.seeds} are to be 0 or more, and none there twice")
     for name, system in grid.systems.items():
-        known = set(grid.devices)
-        if unknown := sorted({*system.epochs, *(system.devices or [])} - known):
-            raise ConfigError(
-                f"system {name} speaks of {', '.join(unknown)}; the devices are {', '.join(grid.devices)}"
-            )
+        _check_system(name, system, grid)
+    for kind, names in (("device", grid.devices), ("system", grid.systems)):
+        counts = Counter(map(file_name, names))
+        if bad := [name for name in names if counts[file_name(name)] > 1 or name.strip(". ") == ""]:
+            raise ConfigError(f"{kind} {', '.join(map(repr, bad))}: folders need names, each its own")
+    covered = {cell.device for cell in cells(grid, ())}
+    if idle := [device for device in grid.devices if device not in covered]:
+        raise ConfigError(f"no system is for device {', '.join(idle)}; leave it out, or name it in a system")
+
+
+def _check_system(name: str, system: System, grid: Grid) -> None:
+    if unknown := sorted({*system.epochs, *(system.devices or [])} - set(grid.devices)):
+        raise ConfigError(
+            f"system {name} speaks of {', '.join(unknown)}; the devices are {', '.join(grid.devices)}"
+        )
+    if system.devices == []:
+        raise ConfigError(f"system {name} is for no device; name one, or leave out `devices` for all")
+    if wrong := {device: epochs for device, epochs in system.epochs.items() if epochs < 1}:
+        raise ConfigError(f"system {name} has epochs {wrong}; they are to be 1 or more")

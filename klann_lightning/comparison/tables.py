@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]  # one training, or a line that needs none: device, system, seed, and what is known
@@ -15,44 +16,32 @@ class Column(NamedTuple):
 
     name: str  # in the rows
     title: str
-    show: Callable[[float], str]
+    decimals: int
+    unit: float = 1.0  # what is shown is the value divided by it
 
-
-def _decimals(count: int) -> Callable[[float], str]:
-    return lambda value: f"{value:.{count}f}"
-
-
-def _whole(value: float) -> str:
-    return f"{value:.0f}"
-
-
-def _million(value: float) -> str:
-    return f"{value / 1e6:.1f}"
-
-
-def _times(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    def show(self, value: float) -> str:
+        return f"{value / self.unit:.{self.decimals}f}"
 
 
 ERRORS = [
-    Column("parameters", "parameters", _whole),
-    Column("multiply_adds", "multiply-adds a sample", _whole),
-    Column("look_ahead", "look-ahead, samples", _whole),
-    Column("val_esr_db", "val ESR dB", _decimals(1)),
-    Column("esr_db", "ESR dB", _decimals(1)),
-    Column("mr_stft", "MR-STFT", _decimals(2)),
-    Column("mr_stft_auraloss", "MR-STFT, auraloss", _decimals(2)),
-    Column("l1", "L1", _decimals(4)),
-    Column("seconds", "training s", _whole),
-    Column("samples", "million samples", _million),
-    Column("real_time", "times real time", _times),
+    Column("parameters", "parameters", 0),
+    Column("multiply_adds", "multiply-adds a sample", 0),
+    Column("look_ahead", "look-ahead, samples", 0),
+    Column("val_esr_db", "val ESR dB", 1),
+    Column("esr_db", "ESR dB", 1),
+    Column("mr_stft", "MR-STFT", 2),
+    Column("mr_stft_auraloss", "MR-STFT, auraloss", 2),
+    Column("l1", "1000 x L1", 3, unit=1e-3),
+    Column("seconds", "training s", 0),
+    Column("samples", "million samples", 1, unit=1e6),
+    Column("real_time", "times real time", 1),
 ]
 HEARD = [
-    Column("log_spectral_distance_db", "log-spectral distance dB", _decimals(1)),
-    Column("loudness_error_lu", "loudness LU", _decimals(2)),
-    Column("crest_error_db", "crest factor dB", _decimals(2)),
-    Column("envelope_error_db", "envelope dB", _decimals(1)),
-    Column("aliasing_db", "aliasing dB", _whole),
+    Column("log_spectral_distance_db", "log-spectral distance dB", 2),
+    Column("loudness_error_lu", "loudness LU", 2),
+    Column("crest_error_db", "crest factor dB", 2),
+    Column("envelope_error_db", "envelope dB", 2),
+    Column("aliasing_db", "aliasing dB", 0),
 ]
 
 
@@ -68,7 +57,7 @@ def systems_of(rows: Iterable[Row], device: str) -> dict[str, list[Row]]:
 def cell_text(rows: Sequence[Row], column: Column) -> str:
     """A value over seeds: one as it is, several as their mean and standard deviation; nothing if unknown.
 
-    >>> cell_text([{"esr_db": -15.0}, {"esr_db": -17.0}], Column("esr_db", "ESR dB", _decimals(1)))
+    >>> cell_text([{"esr_db": -15.0}, {"esr_db": -17.0}], Column("esr_db", "ESR dB", 1))
     '-16.0 ± 1.4'
     """
     values = [float(row[column.name]) for row in rows if row.get(column.name) is not None]
@@ -83,20 +72,23 @@ def cell_text(rows: Sequence[Row], column: Column) -> str:
 
 
 def markdown(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> str:
-    """One device's table; what failed says why instead of numbers."""
+    """One device's table, also readable as it stands; what failed says why instead of numbers."""
     shown = _known(rows, device, columns)
-    lines = [_line(["", *(column.title for column in shown)]), _line(["---", *["---:"] * len(shown)])]
+    lines = [["", *(column.title for column in shown)]]
     for system, own in systems_of(rows, device).items():
         texts = [cell_text(own, column) for column in shown]
         failures = [str(row["failure"]) for row in own if row.get("failure")]
         if any(texts) or failures:
-            name = " ".join([system, *(f"({why})" for why in failures)])
-            lines.append(_line([name.replace("|", "/"), *texts]))
-    return "\n".join(lines)
+            name = " ".join([system, *(f"({why})" for why in dict.fromkeys(failures))])
+            lines.append([" ".join(name.split()).replace("|", r"\|"), *texts])
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [[line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines]
+    rule = ["-" * max(3, wide[0]), *("-" * (width - 1) + ":" for width in wide[1:])]
+    return "\n".join(f"| {' | '.join(texts)} |" for texts in [padded[0], rule, *padded[1:]])
 
 
 def latex(rows: Sequence[Row], devices: Sequence[str], columns: Sequence[Column]) -> str:
-    """All devices' tables as one tabular of the package booktabs."""
+    """All devices' tables as one tabular of the package booktabs; how many of a line's seeds failed."""
     shown = [column for column in columns if any(row.get(column.name) is not None for row in rows)]
     lines = [rf"\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule"]
     lines.append(_latex_line(["", *(column.title for column in shown)]))
@@ -107,7 +99,9 @@ def latex(rows: Sequence[Row], devices: Sequence[str], columns: Sequence[Column]
         ]
         for system, own in systems_of(rows, device).items():
             texts = [cell_text(own, column) for column in shown]
-            if any(texts):
+            if failed := sum("failure" in row for row in own):
+                system += f" ({failed} of {len(own)} failed)"
+            if any(texts) or failed:
                 lines.append(_latex_line([system, *texts]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -125,12 +119,20 @@ def _known(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> list[
     return [column for column in columns if any(row.get(column.name) is not None for row in own)]
 
 
-def _line(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
 def _latex_line(texts: Sequence[str]) -> str:
     return " & ".join(_escaped(text) for text in texts) + r" \\"
+
+
+SIGNS = {
+    "\\": r"\textbackslash ",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde ",
+    "^": r"\textasciicircum ",
+    "<": r"\textless ",
+    ">": r"\textgreater ",
+    "±": r"$\pm$",
+    "-inf": r"$-\infty$",
+}
 
 
 def _escaped(text: str) -> str:
@@ -139,7 +141,6 @@ def _escaped(text: str) -> str:
     >>> _escaped("50 % of -16.0 ± 1.4")
     '50 \\% of $-$16.0 $\\pm$ 1.4'
     """
-    for sign in "&%$#_{}":
-        text = text.replace(sign, rf"\{sign}")
-    words = text.replace("±", r"$\pm$").split(" ")
-    return " ".join(f"$-${word[1:]}" if word[:1] == "-" and len(word) > 1 else word for word in words)
+    for sign, written in SIGNS.items():
+        text = text.replace(sign, written)
+    return re.sub(r"(?<![^ ])-(?=\d)", "$-$", text)
