@@ -1,24 +1,41 @@
 """`compare`: trains every cell of a grid that is not trained yet, scores it, and writes the tables."""
 
+import fcntl
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from klann_lightning.comparison.grid import Cell, cells, read_grid
+import torch
+
+from klann_lightning.comparison.grid import Cell, Grid, cells, read_grid
 from klann_lightning.comparison.report import OUTPUTS, write_figures, write_tables
 from klann_lightning.comparison.scoring import Recordings, as_row, cost_of
 from klann_lightning.comparison.tables import Row
-from klann_lightning.comparison.training import Trained, last_stage, resolved, spent, train
+from klann_lightning.comparison.training import (
+    CELLS,
+    Trained,
+    check_begun,
+    last_stage,
+    refuse_fixed,
+    resolved,
+    spent,
+    train,
+)
 from klann_lightning.data.audio import write_audio
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.experiment import recordings_of
-from klann_lightning.fitting import INTERRUPTED, write_whole
-from klann_lightning.measuring import prepare
+from klann_lightning.fitting import INTERRUPTED, LOG, write_whole
+from klann_lightning.measuring import machine, prepare
 from klann_lightning.training.module import load_model
 
 ROW = "row.json"  # a cell's line, in its folder
+STOPPED = "stopped; the same command goes on with it"
+SCORED_ON = ("device", "root", "sample_rate", "resample", "context_seconds")
+
+Config = dict[str, Any]
 
 
 class ComparisonError(KlannError):
@@ -26,47 +43,96 @@ class ComparisonError(KlannError):
 
 
 def run(grid_file: Path, out: Path, words: Sequence[str], played: Path | None) -> None:
-    """Train, score and write; `words` are fit's, for every cell. The same call goes on where one ended."""
+    """Train, score and write; `words` are fit's, for every cell. The same call goes on where one ended.
+
+    Raises ConfigError and PairError before any training, ComparisonError where none comes to its end or
+    nothing can be written; leaves with exit code 130 where it is told to stop.
+    """
     if played is not None and not played.is_dir():
         raise ConfigError(f"no folder {played}; it is to hold recordings <take>-<system>.wav")
+    refuse_fixed(words)
     grid = read_grid(grid_file)
-    every = list(cells(grid, tuple(words)))
-    configs = [resolved(cell, grid.minutes) for cell in every]
+    trainings = {cell: resolved(cell, grid.minutes) for cell in cells(grid, tuple(words))}
+    for cell, config in trainings.items():
+        check_begun(cell, config, out)
     prepare("cpu", None)
-    rows: list[Row] = []
-    tests: dict[str, Recordings] = {}
-    for cell, config in zip(every, configs, strict=True):
-        if cell.device not in tests:
-            tests[cell.device] = Recordings(recordings_of(config), "test")
-            rows += _without_training(cell.device, tests[cell.device], played)
-    for number, (cell, config) in enumerate(zip(every, configs, strict=True), 1):
-        print(f"{number}/{len(every)} {cell.name}: ", end="", flush=True)
-        row, told = _row(cell, config, out, tests[cell.device])
-        if told:
-            print("stopped; the same command goes on with it")
-            sys.exit(INTERRUPTED)
+    try:
+        with _alone(out):
+            _compare(grid, trainings, out, played)
+    except OSError as error:
+        raise ComparisonError(f"{error}; the same command goes on with {out} once that is mended") from error
+    except KeyboardInterrupt:
+        print(STOPPED)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """While no other comparison works in the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        try:
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # let go of when this process ends, however it ends
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another comparison works in {out}. Wait for it, or name another --out."
+            ) from error
+        yield
+
+
+def _compare(grid: Grid, trainings: Mapping[Cell, Config], out: Path, played: Path | None) -> None:
+    tests = _tests(trainings)
+    rows = [row for device, test in tests.items() for row in _without_training(device, test, played)]
+    if played is not None and not any(row["system"].startswith(_said(played, "")) for row in rows):
+        raise ConfigError(f"{played} has no recording of a take, such as {_example(tests)}-<system>.wav")
+    written, failed = write_tables(out, grid, rows), 0
+    for number, (cell, config) in enumerate(trainings.items(), 1):
+        print(f"{number}/{len(trainings)} {cell.name}: ", end="", flush=True)
+        row = _row(cell, config, out, tests[cell.device])
         rows.append(row)
+        failed += "failure" in row
         print(row.get("failure") or f"ESR {row['esr_db']:.1f} dB, MR-STFT {row['mr_stft']:.2f}", flush=True)
-        write_tables(out, grid, rows)
-    write_figures(out, every, tests)
-    if all("failure" in row for row in rows[-len(every) :]):
-        raise ComparisonError(f"no training of {grid_file} came to its end; {out} says why")
+        written = write_tables(out, grid, rows)
+    written += write_figures(out, list(trainings), tests)
+    print(f"written: {', '.join(map(str, written))}")
+    if failed == len(trainings):
+        raise ComparisonError(f"no training came to its end; {out / CELLS}/*/*/*/{LOG} say why")
+    if failed:
+        print(f"{failed} of {len(trainings)} trainings failed; the same command tries them again")
 
 
-def _row(cell: Cell, config: dict[str, Any], out: Path, test: Recordings) -> tuple[Row, bool]:
-    """A cell's line, and whether this process was told to stop."""
+def _tests(trainings: Mapping[Cell, Config]) -> dict[str, Recordings]:
+    """Every device's test recordings, which are the same for all of its systems."""
+    firsts: dict[str, tuple[Cell, Config]] = {}
+    for cell, config in trainings.items():
+        first, known = firsts.setdefault(cell.device, (cell, config))
+        others = [name for name in SCORED_ON if config["data"][name] != known["data"][name]]
+        if others:
+            names = ", ".join(f"data.{name}" for name in others)
+            raise ConfigError(
+                f"{cell.name} and {first.name} differ in {names}: a device's systems are scored on the same "
+                "recordings. Give it a device of its own."
+            )
+    return {device: Recordings(recordings_of(config), "test") for device, (_, config) in firsts.items()}
+
+
+def _row(cell: Cell, config: Config, out: Path, test: Recordings) -> Row:
+    """A cell's line; KeyboardInterrupt where its training was told to stop."""
     about: Row = {"device": cell.device, "system": cell.system, "seed": cell.seed}
-    file = out / "cells" / cell.name / ROW
+    file = out / CELLS / cell.name / ROW
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8")), False
+        known: Row = json.loads(file.read_text(encoding="utf-8"))
+        return known
     trained, failure, told = train(cell, config, out)
     if told:
-        return about, True
+        raise KeyboardInterrupt
     if failure:
-        return {**about, "failure": failure}, False
+        return {**about, "failure": failure}
     row = {**about, **_scored(trained, test)}
     write_whole(file, json.dumps(row, indent=1))
-    return row, False
+    return row
 
 
 def _scored(trained: Trained, test: Recordings) -> Row:
@@ -77,7 +143,14 @@ def _scored(trained: Trained, test: Recordings) -> Row:
         write_audio(trained.folder / OUTPUTS / f"{take.name}.wav", output, test.sample_rate)
     known = {"val_esr_db": on_val.esr_db, "val_mr_stft": on_val.mr_stft}
     scores = as_row(cost_of(model, test.level()), test.scores(outputs))
-    return {**scores, **known, **spent(trained.folder)}
+    here = machine(torch.device("cpu"))
+    place = {
+        "machine": here.device,
+        "torch": here.torch,
+        "date": here.date,
+        "load_average": here.load_average,
+    }
+    return {**scores, **known, **spent(trained.folder), **place}
 
 
 def _without_training(device: str, test: Recordings, played: Path | None) -> list[Row]:
@@ -86,5 +159,14 @@ def _without_training(device: str, test: Recordings, played: Path | None) -> lis
     lines.append(("noise floor of the target", {"esr_db": test.noise_floor_db()}))
     if played is not None:
         found = test.elsewhere(played)
-        lines += [(f"{played.name}: {name}", as_row(scores)) for name, scores in found]
+        lines += [(_said(played, name), as_row(scores)) for name, scores in found]
     return [{"device": device, "system": name, "seed": None, **scores} for name, scores in lines]
+
+
+def _said(played: Path, system: str) -> str:
+    """How a system is called whose outputs lie in the folder."""
+    return f"{played.resolve().name}: {system}"
+
+
+def _example(tests: Mapping[str, Recordings]) -> str:
+    return next(iter(tests.values())).takes[0].name

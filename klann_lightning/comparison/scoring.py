@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klann_lightning.aliasing import aliasing
-from klann_lightning.data.audio import read_audio
-from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.data.audio import audio_info, read_audio
+from klann_lightning.data.datamodule import EVAL_BLOCK, PairedDataModule
 from klann_lightning.errors import PairError
 from klann_lightning.evaluate import WIENER_TAPS, Fir, best_taps
 from klann_lightning.fidelity import fidelity, noise_floor
@@ -67,10 +67,11 @@ class Recordings:
     def __init__(self, data: PairedDataModule, split: str) -> None:
         data.setup({"val": "validate", "test": "test"}[split])
         self.sample_rate, self.context = data.sample_rate, data.context
-        self.batches = data.whole_files(split)
+        self.batches = list(data.whole_files(split))
         self.takes = [
             Take(pair.name, read_audio(pair.input), read_audio(pair.target)) for pair in data.pairs[split]
         ]
+        data.teardown(split)  # resampled copies go
 
     def level(self) -> float:
         """RMS of the inputs."""
@@ -112,26 +113,41 @@ class Recordings:
     @torch.no_grad()
     def played(self, model: AudioModel) -> list[Samples]:
         """What a model makes of the takes."""
-        return [model(torch.from_numpy(take.input)[None])[0].numpy() for take in self.takes]
+        inputs = (torch.from_numpy(take.input)[None] for take in self.takes)
+        return [torch.cat(list(model.play(x.split(EVAL_BLOCK, -1))), -1)[0].numpy() for x in inputs]
 
     def elsewhere(self, folder: Path) -> Iterator[tuple[str, Scores]]:
         """What others made of the takes: files `<take>-<system>.wav`, as long as the take, aligned with it.
 
-        Raises PairError for a file of another length.
+        Raises PairError for a file of another length or rate, and where a system lacks a take.
         """
-        first = self.takes[0].name
-        for path in sorted(folder.glob(f"{first}-*.wav")):
-            system = path.stem.removeprefix(f"{first}-")
-            outputs = []
-            for take in self.takes:
-                output = read_audio(path.with_name(f"{take.name}-{system}.wav"))
-                if len(output) != len(take.target):
-                    raise PairError(
-                        f"{path} has {len(output)} samples, {take.name} has {len(take.target)}: they must be "
-                        "as long as each other and aligned. Cut or pad it, or leave it out."
-                    )
-                outputs.append(output)
-            yield system, self.scores(outputs)
+        systems: dict[str, dict[str, Path]] = {}
+        for path in sorted(folder.glob("*.wav")):
+            of = [take.name for take in self.takes if path.name.startswith(f"{take.name}-")]
+            if of:
+                take = max(of, key=len)  # of comp and comp-2, comp-2-x.wav is the second's
+                systems.setdefault(path.stem.removeprefix(f"{take}-"), {})[take] = path
+        for system, files in systems.items():
+            if missing := [f"{take.name}-{system}.wav" for take in self.takes if take.name not in files]:
+                raise PairError(
+                    f"{folder} has no {', '.join(missing)}: a system is scored on all takes. Add it, or move "
+                    f"{', '.join(path.name for path in files.values())} elsewhere."
+                )
+            yield system, self.scores([self._output(files[take.name], take) for take in self.takes])
+
+    def _output(self, path: Path, take: Take) -> Samples:
+        """What somebody made of a take, checked."""
+        rate, frames, _ = audio_info(path)
+        if rate != self.sample_rate:
+            raise PairError(
+                f"{path} is {rate} Hz, {take.name} is {self.sample_rate} Hz. Resample it, or leave it out."
+            )
+        if frames != len(take.target):
+            raise PairError(
+                f"{path} has {frames} samples, {take.name} has {len(take.target)}: they must be as long as "
+                "each other and aligned. Cut or pad it, or leave it out."
+            )
+        return read_audio(path)
 
 
 @torch.no_grad()

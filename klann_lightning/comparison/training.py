@@ -1,6 +1,7 @@
 """A cell's training: begun, gone on with, or there already."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,16 @@ from klann_lightning.experiment import resolve
 from klann_lightning.fitting import LAST, SCORES_FILE, TRIAL_CONFIG, fit_command, run_fit, write_config
 from klann_lightning.handshake import SPENT
 
+CELLS = "cells"  # in a comparison's folder: one for every training
+DESCRIBED = "experiment.yaml"  # in a cell's folder: its complete configuration
 SPENT_LOG = "klann_lightning.training.spent.Spent"
+FIXED = (
+    "seed_everything",
+    "trainer.max_time",
+    "scored",
+    "media",
+    "trainer.logger",
+)  # by the grid, and by compare
 OWN = ("config", "ckpt_path", "weights_only")  # what belongs to a single run of fit
 
 
@@ -33,29 +43,60 @@ def resolved(cell: Cell, minutes: float) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in OWN}
 
 
+def refuse_fixed(words: Sequence[str]) -> None:
+    """ConfigError for options of fit that are not open here: they would be overruled without a word."""
+    for word in words:
+        if (name := word.partition("=")[0].lstrip("-")) in FIXED:
+            raise ConfigError(
+                f"--{name} is not open in a comparison: seeds and minutes stand in the grid file, test "
+                "recordings are looked at after the training, and its log is metrics.csv"
+            )
+
+
 def train(cell: Cell, config: dict[str, Any], out: Path) -> tuple[Trained, str | None, bool]:
     """Train, go on, or find it trained; beside it why it failed, and whether we were told to stop."""
-    folder = out / "cells" / cell.name
-    described = folder / "experiment.yaml"
+    folder = out / CELLS / cell.name
+    described = folder / DESCRIBED
     trained = Trained(folder, config)
     if finished(folder):
         return trained, None, False
-    _begin(described, config)
+    if not described.is_file():
+        write_config(described, config)
     checkpoint = folder / LAST
     words = fit_command(described, folder, cell.seed, checkpoint if checkpoint.is_file() else None)
     fit, told = run_fit([*words, f"--trainer.callbacks+={SPENT_LOG}"], folder)
     return trained, None if told else fit.failure(), told
 
 
-def _begin(described: Path, config: dict[str, Any]) -> None:
-    """Write the configuration, unless it was begun with: with another one it cannot be gone on with."""
+def check_begun(cell: Cell, config: dict[str, Any], out: Path) -> None:
+    """ConfigError if the cell's folder was begun with another configuration: its results are another's."""
+    described = out / CELLS / cell.name / DESCRIBED
     if not described.is_file():
-        write_config(described, config)
-    elif yaml.safe_load(described.read_text(encoding="utf-8")) != config:
+        return
+    begun = yaml.safe_load(described.read_text(encoding="utf-8"))
+    others = list(_differences(begun, config))
+    if others:
         raise ConfigError(
-            f"{described.parent} was begun with another configuration. Remove that folder, or give this "
-            "comparison another one by --out."
+            f"{described.parent} was begun with another configuration: {', '.join(others[:5])}"
+            f"{' and more' * (len(others) > 5)} differ. Remove that folder, or give this comparison another "
+            "one by --out."
         )
+
+
+def _differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """Dotted names of the fields in which two configurations differ.
+
+    >>> list(_differences({"a": 1, "b": {"c": [2]}}, {"a": 1, "b": {"c": [3], "d": None}}))
+    ['b.c', 'b.d']
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in dict.fromkeys([*one, *other]):
+            if name in one and name in other:
+                yield from _differences(one[name], other[name], f"{place}{name}.")
+            else:
+                yield f"{place}{name}"
+    elif one != other:
+        yield place.removesuffix(".")
 
 
 def finished(folder: Path) -> bool:
@@ -69,7 +110,7 @@ def last_stage(folder: Path) -> Path:
 
 
 def spent(folder: Path) -> dict[str, Any]:
-    """What the training has cost: seconds, samples, steps, threads."""
+    """What the training has cost: seconds, samples, steps; and on what: accelerator, threads."""
     cost: dict[str, Any] = json.loads((folder / SPENT).read_text(encoding="utf-8"))
     return cost
 
