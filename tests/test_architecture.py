@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "klann_lightning"
 # From the foundation up: each file imports only files that stand before it.
 ORDER = [
     "errors",
+    "configs",
     "handshake",
     "dsp.svf",
     "dsp.filtering",

@@ -1,13 +1,14 @@
 """A cell's training: begun, gone on with, or there already."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from klann_lightning.comparison.grid import Cell
+from klann_lightning.configs import differences
 from klann_lightning.errors import ConfigError
 from klann_lightning.experiment import resolve
 from klann_lightning.fitting import LAST, SCORES_FILE, TRIAL_CONFIG, fit_command, run_fit, write_config
@@ -16,13 +17,8 @@ from klann_lightning.handshake import SPENT
 CELLS = "cells"  # in a comparison's folder: one for every training
 DESCRIBED = "experiment.yaml"  # in a cell's folder: its complete configuration
 SPENT_LOG = "klann_lightning.training.spent.Spent"
-FIXED = (
-    "seed_everything",
-    "trainer.max_time",
-    "scored",
-    "media",
-    "trainer.logger",
-)  # by the grid, and by compare
+# By the grid, and by compare.
+FIXED = ("seed_everything", "trainer.max_time", "scored", "media", "trainer.logger")
 OWN = ("config", "ckpt_path", "weights_only")  # what belongs to a single run of fit
 
 
@@ -74,29 +70,12 @@ def check_begun(cell: Cell, config: dict[str, Any], out: Path) -> None:
     if not described.is_file():
         return
     begun = yaml.safe_load(described.read_text(encoding="utf-8"))
-    others = list(_differences(begun, config))
-    if others:
+    if others := differences(begun, config):
         raise ConfigError(
             f"{described.parent} was begun with another configuration: {', '.join(others[:5])}"
             f"{' and more' * (len(others) > 5)} differ. Remove that folder, or give this comparison another "
             "one by --out."
         )
-
-
-def _differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Dotted names of the fields in which two configurations differ.
-
-    >>> list(_differences({"a": 1, "b": {"c": [2]}}, {"a": 1, "b": {"c": [3], "d": None}}))
-    ['b.c', 'b.d']
-    """
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys([*one, *other]):
-            if name in one and name in other:
-                yield from _differences(one[name], other[name], f"{place}{name}.")
-            else:
-                yield f"{place}{name}"
-    elif one != other:
-        yield place.removesuffix(".")
 
 
 def finished(folder: Path) -> bool:

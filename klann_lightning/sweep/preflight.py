@@ -15,6 +15,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import StudyDirection
 
+from klann_lightning.configs import differences
 from klann_lightning.errors import ConfigError
 from klann_lightning.experiment import recordings_of, resolve
 from klann_lightning.fitting import write_config
@@ -125,7 +126,7 @@ def _start(path: Path, study: Study, experiment: Config, words: Sequence[str]) -
             f"{path} lies outside the space: {error}. Widen the range, or leave the file out."
         ) from error
     reached = assign(experiment, chosen)
-    if _differences(reached, wanted) and (other := _differences(_resolved(reached), wanted)):
+    if differences(reached, wanted, PLACES) and (other := differences(_resolved(reached), wanted, PLACES)):
         raise ConfigError(f"{path} differs from the experiment in {other[0]}, which is not searched")
     return path.stem, parameters
 
@@ -138,27 +139,13 @@ def _resolved(config: Config) -> Config:
         return resolve([f"--config={path}"])
 
 
-def _differences(one: Any, other: Any, key: str = "") -> list[str]:
-    """The keys under which two configurations differ; where things lie does not count."""
-    if one == other or key.removeprefix("fit.") in PLACES:
-        return []
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        one, other = dict(enumerate(one)), dict(enumerate(other))
-    if isinstance(one, dict) and isinstance(other, dict) and one and other:
-        parts = [
-            _differences(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))
-            for name in dict.fromkeys([*one, *other])
-        ]
-        return [place for part in parts for place in part]
-    return [key.removeprefix("fit.")]
-
-
 def _await_creator(study: optuna.Study, definition: dict[str, Any]) -> None:
     """Until the study is prepared; ConfigError if it searches something else."""
     end = time.monotonic() + PREPARING_SECONDS
     while not study.user_attrs.get(PREPARED) and time.monotonic() < end:
         time.sleep(0.2)
-    if other := _differences(study.user_attrs.get(DEFINITION, definition), definition):
+    begun, places = study.user_attrs.get(DEFINITION, definition), [f"fit.{place}" for place in PLACES]
+    if other := [key.removeprefix("fit.") for key in differences(begun, definition, places)]:
         more = f" and {len(other) - 3} more" * (len(other) > 3)
         raise ConfigError(
             f"study {study.study_name} was begun with another {', '.join(other[:3])}{more}. "
