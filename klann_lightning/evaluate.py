@@ -94,12 +94,17 @@ def best_taps(batches: Batches, count: int) -> Tensor:
 
 def baselines(batches: Batches, resolutions: StftResolutions) -> list[Row]:
     """Doing nothing, the best single gain and the best linear filter, each fitted to the scored samples."""
-    filters = {
+    return [row(name, score(filter, batches, resolutions)) for name, filter in fixed_filters(batches).items()]
+
+
+def fixed_filters(batches: Batches) -> dict[str, Fir]:
+    """What needs no model, by name; the gain and the filter are fitted to these very samples."""
+    taps = {
         "input as it is": torch.ones(1),
         "best gain": best_taps(batches, 1),
         f"best {WIENER_TAPS}-tap filter": best_taps(batches, WIENER_TAPS),
     }
-    return [row(name, score(Fir(taps), batches, resolutions)) for name, taps in filters.items()]
+    return {name: Fir(own) for name, own in taps.items()}
 
 
 def row(name: str, scores: dict[str, float], train_esr_db: float | None = None) -> Row:

@@ -81,6 +81,8 @@ def read_results(folder: Path, sample_rate: int = 44100) -> Results:
         )
     kind, hidden = _read_parameters(folder / PARAMETERS)
     theirs, said = _read_weights(folder / WEIGHTS), f"a {kind.name} with layers {hidden}"
+    if any(key.startswith("filters.") for key in theirs):  # in some versions of their code both classes' name
+        kind = kind._replace(filters="filters")
     networks = [key for key in theirs if key.startswith("mlp")]
     _check_keys(folder, networks, _keys_of_networks(hidden).values(), said)
     lifted = theirs[f"mlp1.{2 * len(hidden)}.weight"]

@@ -94,7 +94,7 @@ def rows_of(comparison: Comparison) -> dict[str, dict[str, str]]:
 def test_a_comparison_leaves_its_tables(done):
     rows = rows_of(done)
     assert list(rows) == [
-        *("input as it is", "best gain", "best 512-tap filter", "noise floor of the target"),
+        *("input as it is", "best gain", "best 512-tap filter", "the target's quietest 100 ms"),
         *("others: half", "a/b", "bad"),
     ]
     assert float(rows["others: half"]["esr_db"]) == pytest.approx(20 * np.log10(0.5), abs=1e-5)
@@ -217,6 +217,7 @@ def test_a_stopped_training_goes_on_within_its_time(fresh):
     row = json.loads((fresh.cell("long") / "row.json").read_text())
     assert row["seconds"] == pytest.approx(LIMIT_SECONDS, abs=1)
     assert row["samples"] == row["steps"] * 2 * 2048
+    assert "(time ran out in stage-1-" in (fresh.out / "results.md").read_text()
     assert ended["epoch"] > stopped["epoch"]
     assert f"--ckpt_path={last}" in (fresh.cell("long") / "fit.log").read_text()
 
@@ -227,3 +228,18 @@ def test_a_stopped_training_goes_on_within_its_time(fresh):
     again = json.loads((fresh.cell("long") / "row.json").read_text())
     assert (again["steps"], again["esr_db"]) == (row["steps"], row["esr_db"])
     assert again["seconds"] == pytest.approx(row["seconds"], abs=0.5)
+
+
+def test_a_model_that_cannot_be_made_is_named_before_anything_trains(fresh):
+    fresh.write({"none": [f"--model.stages=[{TIME}]", "--model.model.hidden=[0]"]})
+    with pytest.raises(ConfigError, match=r"^tiny_one/none/0: hidden \[0\].* must be at least 1"):
+        main(fresh.words())
+    assert not fresh.out.exists()
+
+
+@pytest.mark.parametrize(
+    "word", ["--ckpt_path=x.ckpt", "--trainer.logger+=CSVLogger", "--trainer.max_epochs=3"]
+)
+def test_what_the_grid_decides_is_refused(fresh, word):
+    with pytest.raises(ConfigError, match=r"is not open in a comparison"):
+        main([*fresh.words(), word])

@@ -439,3 +439,18 @@ def test_a_search_keeps_the_start_and_looks_for_it_first(imported, tiny_root, tm
     with pytest.raises(CheckpointError, match=r"no such checkpoint: .*imported\.ckpt"):
         main(["sweep", f"--study={study}", *words])
     assert not list((tmp_path / "runs").rglob("study.db"))
+
+
+def test_weights_that_fit_another_network_are_no_start(tiny_root, tmp_path):
+    """Of a GCN with other dilations every tensor has the same shape."""
+    gcn = ["--model.model=klann_lightning.models.gcn.Gcn", "--model.model.blocks=1", "--model.model.layers=2"]
+    words = [
+        "fit",
+        *(word for word in experiment_of(tiny_root) if not word.startswith("--model.model")),
+        *gcn,
+    ]
+    words += [f"--model.stages=[{TIME}]", "--trainer.logger=false", "--media=false"]
+    main([*words, f"--trainer.default_root_dir={tmp_path / 'first'}"])
+    start = tmp_path / "first" / "stage-1-time.ckpt"
+    with pytest.raises(CheckpointError, match="remembers other samples than the configured one"):
+        main([*words, "--model.model.growth=3", f"--model.init_from={start}"])

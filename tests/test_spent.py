@@ -17,6 +17,11 @@ LOGGED = "--trainer.callbacks+=klann_lightning.training.spent.Spent", "--media=f
 SAMPLES = 2 * 2048  # of a step of `fit`
 
 
+def trainer_at(folder, **more) -> SimpleNamespace:
+    cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(default_root_dir=folder, global_step=7, strategy=cpu, callbacks=[], **more)
+
+
 def cost(folder) -> dict:
     return json.loads((folder / SPENT).read_text())
 
@@ -30,6 +35,7 @@ def test_every_sample_that_is_fed_counts(tiny_root, tmp_path):
     assert told["samples"] == 12 * SAMPLES + 6 * 2 * row
     assert told["steps"] == 18
     assert told["threads"] == torch.get_num_threads()
+    assert not told["ran_out"]
     assert 0 < told["seconds"] < time.monotonic() - begun
 
 
@@ -64,7 +70,7 @@ def test_a_resumed_training_has_cost_what_its_parts_have(tiny_root, tmp_path):
 def test_seconds_of_the_parts_add_up_and_the_pause_does_not_count(tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(spent, "time", SimpleNamespace(monotonic=lambda: now))
-    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path, global_step=7)
+    trainer = trainer_at(tmp_path, is_global_zero=True)
     first = Spent()
     now += 3.0  # the recordings are checked
     first.on_train_start(trainer, None)
@@ -77,10 +83,11 @@ def test_seconds_of_the_parts_add_up_and_the_pause_does_not_count(tmp_path, monk
     second.on_train_start(trainer, None)
     now += 5.0
     second.on_train_end(trainer, None)
+    second.on_fit_end(trainer, None)
     assert cost(tmp_path)["seconds"] == pytest.approx(25.0)
 
 
 def test_only_the_first_rank_writes(tmp_path):
-    trainer = SimpleNamespace(is_global_zero=False, default_root_dir=tmp_path, global_step=7)
-    Spent().on_train_end(trainer, None)
+    trainer = trainer_at(tmp_path, is_global_zero=False)
+    Spent().on_fit_end(trainer, None)
     assert not (tmp_path / SPENT).exists()

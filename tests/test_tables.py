@@ -111,3 +111,12 @@ def test_machines_are_named_each_with_its_days():
         "A, 1 thread, torch 2, 2026-01-01 to 2026-01-03; B with cuda, 8 threads, torch 3, 2026-01-01."
     )
     assert machines([{"system": "gain"}]) == ""
+
+
+def test_markdown_says_how_many_seeds_failed_and_where_time_ran_out():
+    rows = [
+        {"device": "fuzz", "system": "a", "seed": 0, "esr_db": -20.0, "cut": "stage-2-polish"},
+        {"device": "fuzz", "system": "a", "seed": 1, "failure": "killed"},
+    ]
+    text = markdown(rows, "fuzz", ERRORS)
+    assert "| a (killed) (time ran out in stage-2-polish) (1 of 2 seeds failed) |" in text

@@ -18,6 +18,7 @@ from klann_lightning.comparison.training import (
     CELLS,
     Trained,
     check_begun,
+    check_cost,
     last_stage,
     refuse_fixed,
     resolved,
@@ -33,7 +34,8 @@ from klann_lightning.training.module import load_model
 
 ROW = "row.json"  # a cell's line, in its folder
 STOPPED = "stopped; the same command goes on with it"
-SCORED_ON = ("device", "root", "sample_rate", "resample", "context_seconds")
+# What a device's systems have in common.
+SAME = ("device", "root", "sample_rate", "resample", "context_seconds", "train_seconds")
 
 Config = dict[str, Any]
 
@@ -50,11 +52,12 @@ def run(grid_file: Path, out: Path, words: Sequence[str], played: Path | None) -
     """
     if played is not None and not played.is_dir():
         raise ConfigError(f"no folder {played}; it is to hold recordings <take>-<system>.wav")
-    refuse_fixed(words)
     grid = read_grid(grid_file)
+    refuse_fixed(words)
     trainings = {cell: resolved(cell, grid.minutes) for cell in cells(grid, tuple(words))}
     for cell, config in trainings.items():
         check_begun(cell, config, out)
+        check_cost(cell, config)
     prepare("cpu", None)
     try:
         with _alone(out):
@@ -85,14 +88,15 @@ def _compare(grid: Grid, trainings: Mapping[Cell, Config], out: Path, played: Pa
     rows = [row for device, test in tests.items() for row in _without_training(device, test, played)]
     if played is not None and not any(row["system"].startswith(_said(played, "")) for row in rows):
         raise ConfigError(f"{played} has no recording of a take, such as {_example(tests)}-<system>.wav")
-    written, failed = write_tables(out, grid, rows), 0
+    found = {cell: row for cell in trainings if (row := _finished_row(cell, out))}
+    written, failed = write_tables(out, grid, [*rows, *found.values()]), 0
     for number, (cell, config) in enumerate(trainings.items(), 1):
         print(f"{number}/{len(trainings)} {cell.name}: ", end="", flush=True)
-        row = _row(cell, config, out, tests[cell.device])
-        rows.append(row)
+        row = found[cell] = found.get(cell) or _row(cell, config, out, tests[cell.device])
         failed += "failure" in row
         print(row.get("failure") or f"ESR {row['esr_db']:.1f} dB, MR-STFT {row['mr_stft']:.2f}", flush=True)
-        written = write_tables(out, grid, rows)
+        in_order = [found[other] for other in trainings if other in found]
+        written = write_tables(out, grid, [*rows, *in_order])
     written += write_figures(out, list(trainings), tests)
     print(f"written: {', '.join(map(str, written))}")
     if failed == len(trainings):
@@ -106,35 +110,42 @@ def _tests(trainings: Mapping[Cell, Config]) -> dict[str, Recordings]:
     firsts: dict[str, tuple[Cell, Config]] = {}
     for cell, config in trainings.items():
         first, known = firsts.setdefault(cell.device, (cell, config))
-        others = [name for name in SCORED_ON if config["data"][name] != known["data"][name]]
+        others = [name for name in SAME if config["data"][name] != known["data"][name]]
         if others:
             names = ", ".join(f"data.{name}" for name in others)
             raise ConfigError(
-                f"{cell.name} and {first.name} differ in {names}: a device's systems are scored on the same "
-                "recordings. Give it a device of its own."
+                f"{cell.name} and {first.name} differ in {names}: a device's systems are trained and "
+                "scored on the same recordings. Give it a device of its own."
             )
     return {device: Recordings(recordings_of(config), "test") for device, (_, config) in firsts.items()}
+
+
+def _finished_row(cell: Cell, out: Path) -> Row | None:
+    """The line of a cell that was trained and scored before."""
+    file = out / CELLS / cell.name / ROW
+    row: Row | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return row
 
 
 def _row(cell: Cell, config: Config, out: Path, test: Recordings) -> Row:
     """A cell's line; KeyboardInterrupt where its training was told to stop."""
     about: Row = {"device": cell.device, "system": cell.system, "seed": cell.seed}
-    file = out / CELLS / cell.name / ROW
-    if file.is_file():
-        known: Row = json.loads(file.read_text(encoding="utf-8"))
-        return known
     trained, failure, told = train(cell, config, out)
     if told:
         raise KeyboardInterrupt
     if failure:
         return {**about, "failure": failure}
-    row = {**about, **_scored(trained, test)}
-    write_whole(file, json.dumps(row, indent=1))
+    try:
+        row = {**about, **_scored(trained, test)}
+    except KlannError as error:
+        return {**about, "failure": str(error)}
+    write_whole(out / CELLS / cell.name / ROW, json.dumps(row, indent=1))
     return row
 
 
 def _scored(trained: Trained, test: Recordings) -> Row:
-    model = load_model(last_stage(trained.folder))
+    checkpoint, cost = last_stage(trained.folder), spent(trained.folder)
+    model = load_model(checkpoint)
     val = Recordings(recordings_of(trained.config), "val")
     on_val, outputs = val.scores(val.played(model)), test.played(model)
     for take, output in zip(test.takes, outputs, strict=True):
@@ -148,13 +159,14 @@ def _scored(trained: Trained, test: Recordings) -> Row:
         "date": here.date,
         "load_average": here.load_average,
     }
-    return {**scores, **known, **spent(trained.folder), **place}
+    cut = {"cut": checkpoint.stem} if cost.pop("ran_out") else {}  # the stage that the clock ended
+    return {**scores, **known, **cost, **cut, **place}
 
 
 def _without_training(device: str, test: Recordings, played: Path | None) -> list[Row]:
     """What a device's systems stand beside."""
     lines = [(name, as_row(scores)) for name, scores in test.without_a_model()]
-    lines.append(("noise floor of the target", {"esr_db": test.noise_floor_db()}))
+    lines.append(("the target's quietest 100 ms", {"esr_db": test.noise_floor_db()}))
     if played is not None:
         found = test.elsewhere(played)
         lines += [(_said(played, name), as_row(scores)) for name, scores in found]

@@ -21,7 +21,8 @@ WINDOWS = 100  # that a figure has room for: those of longer recordings are long
 
 def write_tables(out: Path, grid: Grid, rows: Sequence[Row]) -> list[Path]:
     """results.md, results.csv and results.tex."""
-    seeds = f"seed {grid.seeds[0]}" if len(grid.seeds) == 1 else f"{len(grid.seeds)} seeds"
+    several = f"mean ± standard deviation of {len(grid.seeds)} seeds"
+    seeds = f"seed {grid.seeds[0]}" if len(grid.seeds) == 1 else several
     parts = [f"{grid.minutes:g} minutes of training each at most, {seeds}. {machines(rows)}".strip()]
     for device in grid.devices:
         for title, columns in ((device, ERRORS), (f"{device}: what is heard", HEARD)):

@@ -14,7 +14,7 @@ from klann_lightning.aliasing import aliasing
 from klann_lightning.data.audio import audio_info, read_audio
 from klann_lightning.data.datamodule import EVAL_BLOCK, PairedDataModule
 from klann_lightning.errors import PairError
-from klann_lightning.evaluate import WIENER_TAPS, Fir, best_taps
+from klann_lightning.evaluate import fixed_filters
 from klann_lightning.fidelity import fidelity, noise_floor
 from klann_lightning.losses import StftResolutions
 from klann_lightning.measuring import repeated
@@ -36,7 +36,7 @@ class Scores:
     mr_stft_auraloss: float  # auraloss' default resolutions
     l1: float
     log_spectral_distance_db: float
-    loudness_error_lu: float
+    loudness_error_lu: float  # without its sign, which would cancel over takes and seeds
     crest_error_db: float
     envelope_error_db: float
 
@@ -48,7 +48,7 @@ class Cost:
     parameters: int
     multiply_adds: int  # a sample
     look_ahead: int  # samples
-    real_time: float  # seconds of audio played in a second, ten of them in one call
+    real_time: float  # seconds of audio played in a second, in long blocks
     aliasing_db: float  # of sines as loud as the recordings
 
 
@@ -85,7 +85,7 @@ class Recordings:
             ours, theirs = output[self.context :], take.target[self.context :]
             for metric in (paper, auraloss):
                 metric.update(torch.from_numpy(ours)[None], torch.from_numpy(theirs)[None])
-            heard.append(fidelity(ours, theirs, self.sample_rate))
+            heard.append(np.abs(fidelity(ours, theirs, self.sample_rate)))
             lengths.append(len(ours))
         whole = paper.compute()
         means = np.average(np.array(heard), axis=0, weights=lengths)
@@ -98,23 +98,19 @@ class Recordings:
         )
 
     def noise_floor_db(self) -> float:
-        """The highest of the targets' noise floors over their power: no model's ESR is to fall far below."""
-        return max(noise_floor(take.target[self.context :], self.sample_rate) for take in self.takes)
+        """The targets' quietest 100 ms over their power, the highest of all: no noise floor lies above it."""
+        floors = [noise_floor(take.target[self.context :], self.sample_rate) for take in self.takes]
+        return float(np.nanmax(floors))
 
     def without_a_model(self) -> Iterator[tuple[str, Scores]]:
         """Doing nothing, and the best gain and linear filter, both fitted to these very samples."""
-        for name, taps in (
-            ("input as it is", torch.ones(1)),
-            ("best gain", best_taps(self.batches, 1)),
-            (f"best {WIENER_TAPS}-tap filter", best_taps(self.batches, WIENER_TAPS)),
-        ):
-            yield name, self.scores(self.played(Fir(taps)))
+        for name, filter in fixed_filters(self.batches).items():
+            yield name, self.scores(self.played(filter))
 
     @torch.no_grad()
     def played(self, model: AudioModel) -> list[Samples]:
         """What a model makes of the takes."""
-        inputs = (torch.from_numpy(take.input)[None] for take in self.takes)
-        return [torch.cat(list(model.play(x.split(EVAL_BLOCK, -1))), -1)[0].numpy() for x in inputs]
+        return [_forward(model, torch.from_numpy(take.input)) for take in self.takes]
 
     def elsewhere(self, folder: Path) -> Iterator[tuple[str, Scores]]:
         """What others made of the takes: files `<take>-<system>.wav`, as long as the take, aligned with it.
@@ -174,5 +170,6 @@ def _call(model: AudioModel, samples: Tensor) -> Callable[[], Samples]:
 
 
 def _forward(model: AudioModel, samples: Tensor) -> Samples:
-    output: Samples = model(samples[None])[0].numpy()
+    """In blocks as `process` plays."""
+    output: Samples = torch.cat(list(model.play(samples[None].split(EVAL_BLOCK, -1))), -1)[0].numpy()
     return output

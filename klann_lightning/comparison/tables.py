@@ -37,6 +37,7 @@ ERRORS = [
     Column("real_time", "times real time", 1),
 ]
 HEARD = [
+    Column("look_ahead", "look-ahead, samples", 0),
     Column("log_spectral_distance_db", "log-spectral distance dB", 2),
     Column("loudness_error_lu", "loudness LU", 2),
     Column("crest_error_db", "crest factor dB", 2),
@@ -77,14 +78,23 @@ def markdown(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> str
     lines = [["", *(column.title for column in shown)]]
     for system, own in systems_of(rows, device).items():
         texts = [cell_text(own, column) for column in shown]
-        failures = [str(row["failure"]) for row in own if row.get("failure")]
-        if any(texts) or failures:
-            name = " ".join([system, *(f"({why})" for why in dict.fromkeys(failures))])
+        notes = _notes(own)
+        if any(texts) or notes:
+            name = " ".join([system, *(f"({note})" for note in notes)])
             lines.append([" ".join(name.split()).replace("|", r"\|"), *texts])
     wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines]
     rule = ["-" * max(3, wide[0]), *("-" * (width - 1) + ":" for width in wide[1:])]
     return "\n".join(f"| {' | '.join(texts)} |" for texts in [padded[0], rule, *padded[1:]])
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What is to be known of a system's trainings before its numbers are read."""
+    failures = [str(row["failure"]) for row in rows if row.get("failure")]
+    notes = [*failures, *(f"time ran out in {row['cut']}" for row in rows if row.get("cut"))]
+    if 0 < len(failures) < len(rows):
+        notes.append(f"{len(failures)} of {len(rows)} seeds failed")
+    return list(dict.fromkeys(notes))
 
 
 def latex(rows: Sequence[Row], devices: Sequence[str], columns: Sequence[Column]) -> str:

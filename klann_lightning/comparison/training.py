@@ -13,13 +13,14 @@ from klann_lightning.errors import ConfigError
 from klann_lightning.experiment import resolve
 from klann_lightning.fitting import LAST, SCORES_FILE, TRIAL_CONFIG, fit_command, run_fit, write_config
 from klann_lightning.handshake import SPENT
+from klann_lightning.sizing import model_size
 
 CELLS = "cells"  # in a comparison's folder: one for every training
 DESCRIBED = "experiment.yaml"  # in a cell's folder: its complete configuration
 SPENT_LOG = "klann_lightning.training.spent.Spent"
-# By the grid, and by compare.
-FIXED = ("seed_everything", "trainer.max_time", "scored", "media", "trainer.logger")
 OWN = ("config", "ckpt_path", "weights_only")  # what belongs to a single run of fit
+# By the grid, and by compare.
+FIXED = ("seed_everything", "trainer.max_time", "trainer.max_epochs", "scored", "media", "trainer.logger")
 
 
 class Trained(NamedTuple):
@@ -42,11 +43,21 @@ def resolved(cell: Cell, minutes: float) -> dict[str, Any]:
 def refuse_fixed(words: Sequence[str]) -> None:
     """ConfigError for options of fit that are not open here: they would be overruled without a word."""
     for word in words:
-        if (name := word.partition("=")[0].lstrip("-")) in FIXED:
+        name = word.partition("=")[0].lstrip("-").removesuffix("+")
+        if any(name == fixed or name.startswith(f"{fixed}.") for fixed in (*FIXED, *OWN[1:])):
             raise ConfigError(
-                f"--{name} is not open in a comparison: seeds and minutes stand in the grid file, test "
-                "recordings are looked at after the training, and its log is metrics.csv"
+                f"--{name} is not open in a comparison: seeds, minutes and epochs stand in the grid file, "
+                "test recordings are looked at after the training, its log is metrics.csv, and it goes on by "
+                "itself"
             )
+
+
+def check_cost(cell: Cell, config: dict[str, Any]) -> None:
+    """ConfigError with the cell's name if its model cannot be made, or does not say what it costs."""
+    try:
+        model_size(config)
+    except ConfigError as error:
+        raise ConfigError(f"{cell.name}: {error}") from error
 
 
 def train(cell: Cell, config: dict[str, Any], out: Path) -> tuple[Trained, str | None, bool]:
@@ -89,7 +100,7 @@ def last_stage(folder: Path) -> Path:
 
 
 def spent(folder: Path) -> dict[str, Any]:
-    """What the training has cost: seconds, samples, steps; and on what: accelerator, threads."""
+    """What the training has cost: seconds, samples, steps; on what; and whether its time ran out."""
     cost: dict[str, Any] = json.loads((folder / SPENT).read_text(encoding="utf-8"))
     return cost
 

@@ -7,7 +7,7 @@ from klann_lightning.models.base import AudioModel, State
 
 
 class Lstm(AudioModel):
-    """y = w h + b + x, where h is the state of an LSTM that hears x."""
+    """y = w h + b + x, where h is the state of an LSTM that hears x. No look-ahead."""
 
     def __init__(self, hidden: int, sample_rate: int = 44100) -> None:
         """`hidden` is the size of the LSTM's state, `sample_rate` in Hz."""

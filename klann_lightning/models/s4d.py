@@ -84,7 +84,7 @@ def _powers(log_pole: Tensor, count: int, kind: torch.dtype) -> Tensor:
 class S4d(AudioModel):
     """S4D (Gu, Gupta, Goel, Re 2022, arXiv 2206.11893) for audio: layers of state spaces and gates.
 
-    A layer: x + GLU(Linear(GELU(ssm(x)))), between a linear map from mono and one back.
+    A layer: x + GLU(Linear(GELU(ssm(x)))), between a linear map from mono and one back. No look-ahead.
     """
 
     def __init__(

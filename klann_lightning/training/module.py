@@ -234,6 +234,9 @@ def _difference(begun: AudioModel, configured: AudioModel) -> str | None:
         there, here = (list(state[name].shape) if name in state else "absent" for state in states)
         if there != here:
             return f"a {classes[0]} of other sizes: its {name} is {there}, the configured one's {here}"
+    memories = [[model.block, *(part.shape for part in model.init_state(1))] for model in (begun, configured)]
+    if memories[0] != memories[1]:
+        return f"a {classes[0]} that remembers other samples than the configured one: its arguments differ"
     theirs, ours = (getattr(model, "initial", None) for model in (begun, configured))
     if theirs != ours:
         return f"a {classes[0]} whose filters start from {theirs}, the configured one's start from {ours}"

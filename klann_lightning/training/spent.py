@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Timer
 
 from klann_lightning.handshake import SPENT
 
@@ -15,7 +16,7 @@ class Spent(pl.Callback):
     """Writes spent.json at a training's end: its seconds, validations among them, and the samples it was fed.
 
     A batch that an optimizer evaluates several times, as L-BFGS does, counts as often. Checkpoints keep
-    the sums, so a resumed training's are those of all its parts. Of several ranks, the first one's own.
+    the sums, so a resumed training's are those of all its parts. Ranks count together.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Spent(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._batch = batch["input"].numel()
+        self._batch = batch["input"].numel() * trainer.world_size
 
     def on_before_backward(self, *_: Any) -> None:
         """Once an evaluation of the batch."""
@@ -50,5 +51,7 @@ class Spent(pl.Callback):
         """Also of a training that was gone on with after its time was over."""
         if trainer.is_global_zero:
             place = {"accelerator": trainer.strategy.root_device.type, "threads": torch.get_num_threads()}
-            spent = {**self.state_dict(), "steps": trainer.global_step, **place}
+            timers = [part for part in trainer.callbacks if isinstance(part, Timer)]  # type: ignore[attr-defined]
+            ran_out = any((timer.time_remaining() or 1.0) <= 0 for timer in timers)
+            spent = {**self.state_dict(), "steps": trainer.global_step, "ran_out": ran_out, **place}
             (Path(trainer.default_root_dir) / SPENT).write_text(json.dumps(spent), encoding="utf-8")
