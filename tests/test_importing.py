@@ -16,7 +16,7 @@ from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.experiment import resolve
-from klann_lightning.importing import RECIPE
+from klann_lightning.importing import RECIPE, read_results
 from klann_lightning.training.module import load_model, read_checkpoint
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "recipes" / "paper.yaml"
@@ -454,3 +454,16 @@ def test_weights_that_fit_another_network_are_no_start(tiny_root, tmp_path):
     start = tmp_path / "first" / "stage-1-time.ckpt"
     with pytest.raises(CheckpointError, match="remembers other samples than the configured one"):
         main([*words, "--model.model.growth=3", f"--model.init_from={start}"])
+
+
+def test_both_names_of_the_filters_are_known(tmp_path):
+    """Versions of their code differ in what MODEL2 calls them."""
+    size = ("MODEL2", [3, 4, 5], 5, 5)
+    plain, renamed = (write_results(tmp_path / name, *size) for name in ("plain", "renamed"))
+    weights = their_weights(*size)
+    torch.save(
+        {key.replace("filter.", "filters."): part for key, part in weights.items()}, renamed / "model.pth"
+    )
+    ours, theirs = read_results(plain).weights, read_results(renamed).weights
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(theirs[key], part) for key, part in ours.items())
