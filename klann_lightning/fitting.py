@@ -71,8 +71,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file to write, which then takes the path's place at once, also where several processes do that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}-{path.name}")
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)  # a half, where the writing failed
 
 
 def read_scores(folder: Path) -> dict[str, float]:

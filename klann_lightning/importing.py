@@ -4,7 +4,6 @@ Their MODEL1 is ParallelKlann and their MODEL2 ParallelSeriesKlann, in the same 
 Juvela, Schlecht 2024, section II). They train on samples as they are, from zero state.
 """
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
+from klann_lightning.fitting import replacing
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
 
 PARAMETERS, WEIGHTS = "parameters.txt", "model.pth"
@@ -120,15 +120,9 @@ def write_checkpoint(results: Results, path: Path) -> None:
     }
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder. Name the checkpoint's file, as {path / 'imported.ckpt'}.")
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as file:
-                torch.save(content, file)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with replacing(path) as aside, aside.open("wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch, where the disk is full
         reason = str(error).partition("\n")[0]
         raise CheckpointError(

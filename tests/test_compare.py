@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import write_root
 from servers import wait_until
-from test_stages import TIME
+from test_stages import SMALL, TIME
 
 from klann_lightning.cli import main
 from klann_lightning.comparison.command import ComparisonError
@@ -26,15 +26,6 @@ from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.training.module import load_model
 
-SMALL = [
-    "--data.train=klann_lightning.data.feeds.Readers",
-    "--data.train.readers=2",
-    "--data.train.length=2048",
-    "--data.train.batches_per_epoch=4",
-    "--model.model=klann_lightning.models.klann.ParallelKlann",
-    "--model.model.hidden=[3]",
-    "--model.model.lift_dim=2",
-]
 BAD = TIME.replace("0.01}", "1e30}").replace('"esr": 1.0', '"mse": 1e38')
 ENDLESS = TIME.replace('"epochs": 3', '"epochs": 1000000')
 LIMIT_SECONDS = 6

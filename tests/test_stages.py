@@ -17,6 +17,16 @@ from klann_lightning.training.stages import StageSwitch
 TIME = '{"name": "time", "weights": {"esr": 1.0}, "epochs": 3, "lr": 0.01}'
 SPECTRAL = '{"name": "spectral", "weights": {"esr": 1.0, "mr_stft": 0.01}, "epochs": 2, "lr": 0.002}'
 
+SMALL = [
+    "--data.train=klann_lightning.data.feeds.Readers",
+    "--data.train.readers=2",
+    "--data.train.length=2048",
+    "--data.train.batches_per_epoch=4",
+    "--model.model=klann_lightning.models.klann.ParallelKlann",
+    "--model.model.hidden=[3]",
+    "--model.model.lift_dim=2",
+]
+
 
 def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: str):
     """A small training; its Experiment."""
@@ -25,13 +35,7 @@ def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: st
             "fit",
             "--data.device=tiny",
             f"--data.root={root}",
-            "--data.train=klann_lightning.data.feeds.Readers",
-            "--data.train.readers=2",
-            "--data.train.length=2048",
-            "--data.train.batches_per_epoch=4",
-            "--model.model=klann_lightning.models.klann.ParallelKlann",
-            "--model.model.hidden=[3]",
-            "--model.model.lift_dim=2",
+            *SMALL,
             f"--model.stages={stages}",
             f"--trainer.default_root_dir={runs}",
             "--trainer.logger=false",
