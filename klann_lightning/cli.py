@@ -7,7 +7,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Literal
 
-from klann_lightning.errors import KlannError, OneLineErrors, leave
+from klann_lightning.errors import HaltedError, KlannError, OneLineErrors, leave
+from klann_lightning.handshake import INTERRUPTED
 from klann_lightning.native.host import after_torch, before_torch
 
 PLAY_BLOCK = 2**16
@@ -49,7 +50,7 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
 
     from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
     from klann_lightning.errors import PairError
-    from klann_lightning.training.module import load_model
+    from klann_lightning.training.checkpoints import load_model
 
     after_torch()
     model = load_model(checkpoint)
@@ -221,11 +222,19 @@ def main(args: Sequence[str] | None = None) -> object:
 
 
 def run() -> None:
-    """As `main`, for a shell: a KlannError is one line and exit code 2."""
+    """As `main`, for a shell: a KlannError is one line, and exit code 2 or that of a stopped program."""
     try:
         main()
+    except HaltedError as halt:
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # the first rank speaks for all
+            sys.exit(0)
+        print(halt, file=sys.stderr)
+        sys.exit(halt.exit_code)
     except KlannError as error:
-        leave(str(error))
+        leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _run_function(name: str, words: Sequence[str]) -> None:

@@ -1,7 +1,24 @@
-"""Complete configurations, as fit has resolved them, beside each other."""
+"""Configurations: the names in them, and complete ones, as fit has resolved them, beside each other."""
 
+import re
 from collections.abc import Container
 from typing import Any
+
+from klann_lightning.errors import ConfigError
+
+
+def plain_name(name: str, what: str) -> str:
+    """The name, if a file or folder can have it without lying elsewhere; else ConfigError says of `what`.
+
+    >>> plain_name("la2a, small", "experiment")
+    'la2a, small'
+    """
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise ConfigError(
+            f"{what} {name!r} cannot be the name of one file or folder. Give it a name without / and \\, "
+            "without control characters, and without a dot at its start."
+        )
+    return name
 
 
 def differences(one: Any, other: Any, ignored: Container[str] = (), key: str = "") -> list[str]:

@@ -8,6 +8,8 @@ from typing import NoReturn
 class KlannError(Exception):
     """Base of every error that a user can cause and mend; the command line prints it as one line."""
 
+    exit_code = 2
+
 
 class ConfigError(KlannError):
     """A configuration that cannot be trained as it is written."""
@@ -21,10 +23,23 @@ class CheckpointError(KlannError):
     """A checkpoint that cannot be read, or that does not fit what it is used for."""
 
 
-def leave(message: str) -> NoReturn:
-    """End the program with the message on one line of standard error, and exit code 2."""
+class DivergedError(KlannError):
+    """A training whose loss was no number, again and again."""
+
+
+class HaltedError(KlannError):
+    """A training that was told to stop by a signal, and has kept what it needs to go on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        """`number` is the signal's; the exit code is a shell's for a program that it has ended."""
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+def leave(message: str, exit_code: int = KlannError.exit_code) -> NoReturn:
+    """End the program with the message on one line of standard error."""
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_code)
 
 
 class OneLineErrors:

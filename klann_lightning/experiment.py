@@ -6,32 +6,36 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from datetime import datetime
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from klann_lightning.data.datamodule import PairedDataModule
-from klann_lightning.errors import CheckpointError, ConfigError, OneLineErrors
+from klann_lightning.errors import CheckpointError, ConfigError, KlannError, OneLineErrors
 from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
-from klann_lightning.native.host import after_torch
+from klann_lightning.files import write_whole
+from klann_lightning.handshake import LAST, SCORES_FILE
+from klann_lightning.native.host import after_torch, die_with_parent
+from klann_lightning.runs import changed, hold, new_folder, newest, unfinished
+from klann_lightning.training.checkpoints import read_checkpoint, scored_settings
+from klann_lightning.training.keeper import CheckpointFiles, Keeper
 from klann_lightning.training.media import PredictionWriter, StageMedia
-from klann_lightning.training.module import EffectModule, read_checkpoint
+from klann_lightning.training.module import EffectModule
 from klann_lightning.training.stages import StageSwitch
+from klann_lightning.training.watch import Watch
 
-LOGGERS = [
-    {
-        "class_path": "lightning.pytorch.loggers.CSVLogger",
-        "init_args": {"save_dir": "", "name": "", "version": ""},
-    },
-    {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "klann_lightning"}},
-]
+RUN = "KLANN_RUN"  # environment variable, for the processes that a distributed fit starts: its folder
+BEGUN = "KLANN_BEGUN"  # and the checkpoint that it goes on from, if any
+LOGGERS = [{"class_path": f"klann_lightning.training.logs.{name}"} for name in ("RunLog", "WandbLog")]
 
 
 # What the libraries say at every run and nobody can act on.
@@ -53,15 +57,26 @@ def quiet() -> None:
 
 
 def _no_chatter(record: logging.LogRecord) -> bool:
-    chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped")
+    chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped", "Restor")
     return not record.getMessage().startswith(chatter)
-
-
-KEYWORDS = ("best", "last", "hpc")  # checkpoints that Lightning finds itself
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
     """LightningCLI's, with errors of one line."""
+
+
+@contextmanager
+def lost_ranks() -> Iterator[None]:
+    """KlannError where a distributed training ends because one of its processes has."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise KlannError(
+                "a process of this training is gone, so the others end too. What it told of it stands above. "
+                "Run the same command with --resume to go on from the last checkpoint."
+            ) from error
+        raise
 
 
 class Experiment(LightningCLI):
@@ -70,24 +85,29 @@ class Experiment(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         quiet()
         after_torch()
-        self.switch = StageSwitch()
-        self.media = StageMedia()
-        super().__init__(
-            EffectModule,
-            PairedDataModule,
-            args=args,
-            seed_everything_default=0,
-            parser_class=Parser,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "callbacks": [self.switch, self.media, PredictionWriter()],
-                "use_distributed_sampler": False,  # the feeds share out the recordings themselves
-                "enable_model_summary": False,
-                "max_epochs": -1,  # the stages say when to end
-                "logger": LOGGERS,
-                "enable_progress_bar": sys.stderr.isatty(),
-            },
-        )
+        self.keeper = Keeper()
+        self.switch = StageSwitch(self.keeper)
+        self.media, writer = StageMedia(), PredictionWriter()
+        if "LOCAL_RANK" in os.environ and RUN in os.environ:
+            die_with_parent()
+        with ExitStack() as self._held, lost_ranks():
+            super().__init__(
+                EffectModule,
+                PairedDataModule,
+                args=args,
+                seed_everything_default=0,
+                parser_class=Parser,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={
+                    # what a stage's end changes is in what the keeper then writes
+                    "callbacks": [self.switch, Watch(self.switch), self.keeper, self.media, writer],
+                    "use_distributed_sampler": False,  # the feeds share out the recordings themselves
+                    "enable_model_summary": False,
+                    "max_epochs": -1,  # the stages say when to end
+                    "logger": LOGGERS,
+                    "enable_progress_bar": sys.stderr.isatty(),
+                },
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="experiment", help="name of the run's folder")
@@ -99,6 +119,15 @@ class Experiment(LightningCLI):
             help="recordings of fit's final table; searches look at val alone",
         )
         parser.add_argument("--media", type=bool, default=True, help="figures and audio at every stage's end")
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with this experiment's newest unfinished run"
+        )
+        parser.add_argument(
+            "--keep_minutes", type=float, default=5.0, help="from one checkpoint to the next, at most"
+        )
+        parser.add_argument(
+            "--keep_share", type=float, default=0.02, help="of a training's time for checkpoints, at most"
+        )
         parser.link_arguments("data.sample_rate", "model.model.init_args.sample_rate")
 
     def before_instantiate_classes(self) -> None:
@@ -108,31 +137,77 @@ class Experiment(LightningCLI):
             trainer.logger = False
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
+        self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share
         if trainer.default_root_dir is None:
-            trainer.default_root_dir = str(_run_folder(config))
+            trainer.default_root_dir = str(new_folder(config.runs, config.experiment))
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
             if isinstance(logger, Namespace):
                 logger.init_args.save_dir = trainer.default_root_dir
 
     def _parse_ckpt_path(self) -> None:
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path and path not in KEYWORDS:
-            content = read_checkpoint(Path(path))
-            if self.config.subcommand == "fit" and "loops" not in content:
-                raise CheckpointError(
-                    f"{path} is an imported model, without a training to resume. "
-                    f"Start one from its weights: --model.init_from {path} in place of --ckpt_path."
-                )
-        # In fit, a checkpoint's hyper-parameters must not silently overrule what the user configured.
-        if self.config.get("subcommand") != "fit":
-            super()._parse_ckpt_path()
+        """Outside fit, a checkpoint's model and loss take the place of what is configured."""
+        command = self.config.subcommand
+        if command == "fit":
+            self._find_run()
+        path, rate = self.config[command].ckpt_path, self.config[command].data.sample_rate
+        if not path:
+            return
+        content = read_checkpoint(Path(path))
+        if command != "fit":
+            settings = {command: {"model": scored_settings(Path(path), rate)}}
+            self.config = self.parser.parse_object(settings, self.config)
+        elif "loops" not in content:
+            raise CheckpointError(
+                f"{path} is an imported model, without a training to resume. "
+                f"Start one from its weights: --model.init_from {path} in place of --ckpt_path."
+            )
+
+    def _find_run(self) -> None:
+        """In which folder this fit trains, and from which checkpoint it goes on, if from any."""
+        config = self.config.fit
+        if "LOCAL_RANK" in os.environ and RUN in os.environ:  # by the rank that has started this process
+            config.trainer.default_root_dir, config.ckpt_path = os.environ[RUN], os.environ[BEGUN] or None
+            return
+        if config.resume and config.ckpt_path:
+            raise ConfigError("--resume finds the checkpoint itself. Leave out --resume or --ckpt_path.")
+        named, runs = config.trainer.default_root_dir, (config.runs, config.experiment)
+        described = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        folder: Path | None = None
+        if config.resume:
+            folder = Path(named) if named else unfinished(*runs, described)
+            if folder is None or not (folder / LAST).is_file():
+                rank_zero_info(f"nothing to resume in {folder or Path(*runs)}: the training begins")
+                folder = None
+        elif config.ckpt_path == "last":
+            folder = Path(named) if named else newest(*runs)
+            if others := changed(folder, described):
+                rank_zero_info(f"{folder} was begun with another configuration: {', '.join(others)}")
+        if folder is not None:
+            rank_zero_info(f"goes on with {folder}")
+            config.ckpt_path = str(folder / LAST)
+        config.trainer.default_root_dir = named or str(folder or new_folder(*runs))
+        os.environ[RUN], os.environ[BEGUN] = config.trainer.default_root_dir, config.ckpt_path or ""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """With our checkpoint files; ConfigError for devices that are not there."""
+        plugins = self.config_init[self.subcommand].trainer.plugins or []
+        own = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()]
+        try:
+            return super().instantiate_trainer(plugins=own, **kwargs)
+        except MisconfigurationException as error:
+            raise ConfigError(f"{error} Name what is there by --trainer.accelerator and .devices.") from error
 
     def before_fit(self) -> None:
         """Check what is read before anything is logged: a fit ends with a test, unless val is scored."""
         config = self.config[self.subcommand]
         if not config.ckpt_path:
             self.model.begun_model()
+        else:
+            self.model.check_fits(Path(config.ckpt_path))
         self._check_recordings(config.scored)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._held.enter_context(hold(Path(self.trainer.default_root_dir)))
+        config.ckpt_path, config.resume = None, False  # of this fit, not of the run: it saves the rest
 
     def _check_recordings(self, scored: str) -> None:
         self.datamodule.setup("fit")
@@ -150,8 +225,14 @@ class Experiment(LightningCLI):
             return
         text, rows = self._scores(config.scored)
         folder = Path(self.trainer.default_root_dir)
-        (folder / "scores.json").write_text(json.dumps([row._asdict() for row in rows], indent=1))
         print(f"\n{text}\n\nrun: {folder}")
+        try:
+            write_whole(folder / SCORES_FILE, json.dumps([row._asdict() for row in rows], indent=1))
+        except OSError as error:
+            raise ConfigError(
+                f"{folder / SCORES_FILE} cannot be written: {error.strerror}. Free some space, and run the "
+                "same command with --resume: the training is done, only its scores are not kept."
+            ) from error
         if config.media:
             print("figures and audio there:", ", ".join(f"{name}/" for name in self.switch.finished))
 
@@ -188,15 +269,3 @@ def recordings_of(config: Mapping[str, Any]) -> PairedDataModule:
     parser.add_class_arguments(PairedDataModule, "data")
     data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
     return data
-
-
-def _run_folder(config: Namespace) -> Path:
-    """A new folder's name for this run; the processes that a distributed run starts share the first one's."""
-    if "LOCAL_RANK" in os.environ and "KLANN_RUN" in os.environ:
-        return Path(os.environ["KLANN_RUN"])
-    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    names = (started if attempt == 1 else f"{started}_{attempt}" for attempt in count(1))
-    folders = (Path(config.runs) / config.experiment / name for name in names)
-    folder = next(folder for folder in folders if not folder.exists())
-    os.environ["KLANN_RUN"] = str(folder)
-    return folder

@@ -13,26 +13,19 @@ from typing import Any
 
 import yaml
 
-from klann_lightning.handshake import PARENT, PROGRESS
+from klann_lightning.files import write_whole
+from klann_lightning.handshake import PARENT, PROGRESS, SCORES_FILE
 
 LOG = "fit.log"  # what the process prints, in the folder of its run
-SCORES_FILE = "scores.json"
-LAST = "last.ckpt"  # of the epoch that was trained last, to go on from
 STOP_SECONDS = 20.0  # that a process has to end when it is told to
 POLL_SECONDS = 0.1  # between two looks at a running training
-INTERRUPTED = 130  # exit code of a program that was told to stop, as a shell's for Ctrl-C
 
 # What such a fit has besides the experiment: no test recordings, no pictures, nothing that W&B logs twice.
 TRIAL_CONFIG: dict[str, Any] = {
     "scored": "val",
     "media": False,
     "trainer.enable_progress_bar": False,
-    "trainer.logger": [
-        {
-            "class_path": "lightning.pytorch.loggers.CSVLogger",
-            "init_args": {"save_dir": "", "name": "", "version": ""},
-        }
-    ],
+    "trainer.logger": [{"class_path": "klann_lightning.training.logs.RunLog"}],
 }
 PROGRESS_LOG = "klann_lightning.training.progress.ProgressLog"
 
@@ -58,24 +51,6 @@ def run_fit(words: list[str], folder: Path) -> tuple["Fit", bool]:
 def write_config(path: Path, config: dict[str, Any]) -> None:
     """As YAML, for `fit --config`."""
     write_whole(path, yaml.safe_dump(config, sort_keys=False))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file that is there as a whole or not at all."""
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which then takes the path's place at once, also where several processes do that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)  # a half, where the writing failed
 
 
 def read_scores(folder: Path) -> dict[str, float]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.fitting import replacing
+from klann_lightning.files import replacing
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
+from klann_lightning.training.checkpoints import ORIGIN, WRITTEN_BY, load_plain
 
 PARAMETERS, WEIGHTS = "parameters.txt", "model.pth"
 MIX = ("m_lp", "m_bp", "m_hp")  # as SvfControls.mix has them
@@ -107,6 +108,7 @@ def write_checkpoint(results: Results, path: Path) -> None:
     class_path = f"{results.model.__module__}.{results.model.__qualname__}"
     content = {
         **{"epoch": 0, "global_step": 0, "pytorch-lightning_version": version("lightning")},
+        ORIGIN: WRITTEN_BY,
         "state_dict": {
             "target_power": torch.ones(()),
             **{f"model.{key}": value for key, value in results.weights.items()},
@@ -166,7 +168,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"no such file: {path}. Copy it from the training's folder.")
     mend = "Save model.state_dict() there by their code, or copy the file again."
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except Exception as error:  # torch raises whatever the bytes lead it to
         raise CheckpointError(
             f"{path} is damaged or holds more than a state dict, as a pickled module does. {mend}"

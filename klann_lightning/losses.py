@@ -1,20 +1,22 @@
 """Loss terms by name; every term compares output and target [B, T] and is differentiable in the output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import auraloss
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from klann_lightning.native.losses import Energies, SpectralDistance, compilable, spectral_sums
+from klann_lightning.native.losses import Energies, SpectralSums, compilable
 
 PRE_EMPHASIS = 0.85  # 1 - 0.85 z^-1, Wright and Valimaki 2020 (Perceptual loss function for neural modelling)
 ESR_WINDOW = 8192  # samples
 ESR_FLOOR = 1e-2  # a segment's power counts as at least this part of the training power
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]  # output [B, T], target [B, T], training power [] -> [B]
+Total = Callable[[Tensor], Tensor]  # sums over a process's own rows -> over those of all processes, alike [N]
 
 
 @dataclass(frozen=True)
@@ -78,42 +80,28 @@ TERMS: dict[str, Term] = {"mse": mse, "esr": esr, "esr_pre": esr_pre, "l1": l1, 
 
 
 class MagnitudeStft(auraloss.freq.STFTLoss):
-    """auraloss's STFT loss without the phase, which it computes and never uses: a third faster."""
+    """auraloss's STFT loss taken apart into sums; without the phase, which it computes and never uses."""
 
-    def distance(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss, [B, T], [B, T] -> []; on the CPU as a compiled pass, five times faster again."""
-        long_enough = output.shape[-1] > self.fft_size // 2 and self.fft_size % 2 == 0
-        if not (long_enough and compilable(output, target)):
-            return self(output[:, None], target[:, None])
-        around = self.fft_size - self.win_length
-        window = functional.pad(self.window.to(output), (around // 2, around - around // 2))
-        return SpectralDistance.apply(output, target, window, self.hop_size, self.eps)
-
-    def stft(self, x: Tensor) -> tuple[Tensor, None]:
-        return self.magnitudes(x), None
-
-    def sums(self, output: Tensor, target: Tensor) -> Tensor:
-        """Of the frames from the first sample on, [B, T], [B, T] -> [3], float64.
+    def sums(self, output: Tensor, target: Tensor, center: bool = True) -> Tensor:
+        """What `mr_stft` needs, adding up over rows and over files: [B, T], [B, T] -> [4], float64.
 
         Energy of the magnitudes' difference, energy of the target's magnitudes, sum of |log magnitude
-        difference|.
+        difference|, bins. Uncentred, the first frame starts at the first sample. On the CPU a compiled pass,
+        five times faster.
         """
-        if compilable(output, target):
-            # in memory a spectrum lies frame by frame
-            spectra = [torch.view_as_real(self._spectrum(x, False).mT) for x in (output, target)]
-            return spectral_sums(spectra[0], spectra[1], self.eps)
-        ours, theirs = (self.magnitudes(x, center=False).double() for x in (output, target))
-        logs = (ours.log() - theirs.log()).abs().sum()
-        return torch.stack([(theirs - ours).square().sum(), theirs.square().sum(), logs])
+        long_enough = output.shape[-1] > self.fft_size // 2 if center else output.shape[-1] >= self.fft_size
+        if long_enough and self.fft_size % 2 == 0 and compilable(output, target):
+            around = self.fft_size - self.win_length
+            window = functional.pad(self.window.to(output), (around // 2, around - around // 2))
+            return SpectralSums.apply(output, target, window, self.hop_size, self.eps, center)
+        ours, theirs = (self._magnitudes(x, center) for x in (output, target))
+        parts = (theirs - ours).square(), theirs.square(), (ours.log() - theirs.log()).abs()
+        sums = [part.sum(dtype=torch.float64) for part in parts]
+        return torch.stack([*sums, sums[0].new_full((), ours.numel())])
 
-    def magnitudes(self, x: Tensor, center: bool = True) -> Tensor:
-        """Magnitudes [B, bins, frames] of x [B, T]; uncentred, the first frame starts at x[0]."""
-        spectrum = self._spectrum(x, center)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return power.clamp(min=self.eps).sqrt()
-
-    def _spectrum(self, x: Tensor, center: bool) -> Tensor:
-        return torch.stft(
+    def _magnitudes(self, x: Tensor, center: bool) -> Tensor:
+        """Magnitudes [B, bins, frames] of x [B, T]."""
+        spectrum = torch.stft(
             x,
             self.fft_size,
             self.hop_size,
@@ -122,6 +110,8 @@ class MagnitudeStft(auraloss.freq.STFTLoss):
             center=center,
             return_complex=True,
         )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return power.clamp(min=self.eps).sqrt()
 
 
 def magnitude_stfts(resolutions: StftResolutions) -> list[MagnitudeStft]:
@@ -130,16 +120,56 @@ def magnitude_stfts(resolutions: StftResolutions) -> list[MagnitudeStft]:
     return [MagnitudeStft(*size) for size in sizes]
 
 
-class MultiResolutionStft(nn.Module):
-    """MR-STFT of Yamamoto et al. 2020 as auraloss computes it: [B, T], [B, T] -> [].
+def mr_stft(sums: Tensor) -> Tensor:
+    """MR-STFT of Yamamoto et al. 2020 as auraloss computes it, from MagnitudeStft's sums: [R, 4] -> [].
 
-    Mean over the resolutions of spectral convergence (one norm over the whole batch) and the mean
-    absolute difference of the log magnitudes. Segments must be longer than half the largest FFT.
+    Mean over the resolutions of spectral convergence (one norm over everything) and the mean absolute
+    difference of the log magnitudes. At equal spectra, where the norm has no gradient, it is 0.
+    """
+    difference, target, logs, bins = sums.unbind(-1)
+    equal = difference == 0
+    norm = difference.masked_fill(equal, 1).sqrt().masked_fill(equal, 0)
+    return (norm / target.sqrt() + logs / bins).mean()
+
+
+def batch_terms(
+    names: Collection[str],
+    output: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    power: Tensor,
+    stfts: Sequence[MagnitudeStft],
+    total: Total,
+) -> dict[str, Tensor]:
+    """Loss terms by name, [B, T], [B, T] -> [] each, float64: over the rows of all processes together.
+
+    Each is a function of sums over the rows, to which `total` adds those of the other processes' rows.
+    Rows weigh `weight` [B] in all terms but mr_stft, and must be longer than half its largest FFT there.
+    """
+    plain, weights = [name for name in names if name in TERMS], weight.double()
+    rows = [TERMS[name](output, target, power).double() @ weights for name in plain]
+    spectra = [stft.sums(output, target) for stft in stfts] if "mr_stft" in names else []
+    sums = total(torch.cat([torch.stack([weights.sum(), *rows]), *spectra]))
+    (weighing, *weighed), spectral = sums.tensor_split([1 + len(rows)])
+    terms = {name: value / weighing for name, value in zip(plain, weighed, strict=True)}
+    if "mr_stft" in names:
+        terms["mr_stft"] = mr_stft(spectral.unflatten(0, (-1, 4)))
+    return terms
+
+
+class AddedUp(torch.autograd.Function):
+    """Sums [N] over a process's own rows -> over those of all `ranks` processes, by `add_up`.
+
+    The gradient in the own ones is `ranks` times the result's: averaged over the processes, as DDP does, the
+    parameters' gradients are those of the rows of all. The value is the same to the bit everywhere, which
+    `own + (all - own).detach()` would not be.
     """
 
-    def __init__(self, resolutions: StftResolutions) -> None:
-        super().__init__()
-        self.stfts = magnitude_stfts(resolutions)
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, add_up: Total, ranks: int) -> Tensor:
+        ctx.ranks = ranks
+        return add_up(own)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return torch.stack([stft.distance(output, target) for stft in self.stfts]).mean()
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.ranks * given, None, None

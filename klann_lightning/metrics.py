@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from klann_lightning.losses import MagnitudeStft, StftResolutions, magnitude_stfts, pre_emphasised
+from klann_lightning.losses import StftResolutions, magnitude_stfts, mr_stft, pre_emphasised
 
 
 def decibels(ratio: Tensor) -> Tensor:
@@ -20,6 +20,8 @@ def decibels(ratio: Tensor) -> Tensor:
 class ErrorRatios(Metric):
     """The time-domain terms of losses.py over whole files: mse, esr, esr_pre, l1, dc.
 
+    Beside them `level`, the output's energy over the target's, and their `correlation`, -1 to 1.
+
     `update(output, target, last)` takes the next block [B, T] of B files; `last` ends them.
     ESR is not floored here; over silent targets it is infinite.
     """
@@ -29,8 +31,8 @@ class ErrorRatios(Metric):
 
     def __init__(self, shared: bool = True) -> None:
         super().__init__(sync_on_compute=shared)
-        # energies of error and target, of both after pre-emphasis, |error|, error, samples
-        self.add_state("sums", torch.zeros(7, dtype=torch.float64), dist_reduce_fx="sum")
+        # energies of error and target, of both after pre-emphasis, of the output, |error|, error, samples
+        self.add_state("sums", torch.zeros(8, dtype=torch.float64), dist_reduce_fx="sum")
         self._before: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
@@ -40,6 +42,7 @@ class ErrorRatios(Metric):
         error = both[0]
         energies = [part.square().sum() for part in (*both, *emphasised)]
         count = torch.tensor(error.numel(), dtype=torch.float64, device=error.device)
+        energies.append((both[0] + both[1]).square().sum())
         self.sums += torch.stack([*energies, error.abs().sum(), error.sum(), count])
         self._before = None if last else joined[..., -1:]
 
@@ -48,13 +51,15 @@ class ErrorRatios(Metric):
         self._before = None
 
     def compute(self) -> dict[str, Tensor]:
-        error, target, error_pre, target_pre, absolute, offset, count = self.sums
+        error, target, error_pre, target_pre, output, absolute, offset, count = self.sums
         return {
             "mse": error / count,
             "esr": error / target,
             "esr_pre": error_pre / target_pre,
             "l1": absolute / count,
             "dc": (offset / count) ** 2 / (target / count),
+            "level": output / target,
+            "correlation": (output + target - error) / 2 / (output * target).sqrt(),
         }
 
 
@@ -71,8 +76,7 @@ class WholeFileStft(Metric):
     def __init__(self, resolutions: StftResolutions, shared: bool = True) -> None:
         super().__init__(sync_on_compute=shared)
         self.stfts = magnitude_stfts(resolutions)
-        # for each resolution: energy of the magnitudes' difference and of the target's magnitudes,
-        # |log magnitude difference|, bins
+        # for each resolution those of MagnitudeStft
         self.add_state("sums", torch.zeros(len(self.stfts), 4, dtype=torch.float64), dist_reduce_fx="sum")
         self._waiting: list[Tensor | None] = [None] * len(self.stfts)
 
@@ -91,24 +95,16 @@ class WholeFileStft(Metric):
                 joined = functional.pad(joined, (0, half), mode="reflect")
             frames = (joined.shape[-1] - stft.fft_size) // stft.hop_size + 1
             if frames > 0:
-                used = joined[..., : (frames - 1) * stft.hop_size + stft.fft_size]
-                self.sums[index] += self._frame_sums(stft, used)
+                ours, theirs = joined[..., : (frames - 1) * stft.hop_size + stft.fft_size]
+                self.sums[index] += stft.sums(ours, theirs, center=False)
             self._waiting[index] = None if last else joined[..., max(frames, 0) * stft.hop_size :]
 
     def reset(self) -> None:
         super().reset()
         self._waiting = [None] * len(self.stfts)
 
-    @staticmethod
-    def _frame_sums(stft: MagnitudeStft, samples: Tensor) -> Tensor:
-        output, target = samples
-        frames = (output.shape[-1] - stft.fft_size) // stft.hop_size + 1
-        bins = samples.new_tensor([len(output) * frames * (stft.fft_size // 2 + 1)], dtype=torch.float64)
-        return torch.cat([stft.sums(output, target), bins])
-
     def compute(self) -> Tensor:
-        difference, target, logs, bins = self.sums.unbind(-1)
-        return ((difference / target).sqrt() + logs / bins).mean()
+        return mr_stft(self.sums)
 
 
 class FileScores(Metric):

@@ -170,7 +170,10 @@ def esr_over_time_figure(
     medians = [np.sort(values)[values.size // 2] for values in lines.values()]  # nan comes last, as the worst
     order = np.argsort(medians)[::-1]
     handles, names = [errors.lines[index] for index in order], [list(lines)[index] for index in order]
-    figure.legend(handles, names, loc="outside right center", fontsize="small", ncols=1 + len(lines) // 31)
+    columns = 1 + len(lines) // 31
+    legend = figure.legend(handles, names, loc="outside right center", fontsize="small", ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

@@ -14,7 +14,7 @@ from test_stages import TIME, fit
 from klann_lightning.cli import main
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError, PairError
-from klann_lightning.training.module import load_model
+from klann_lightning.training.checkpoints import load_model
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -98,23 +98,11 @@ def test_process_refuses_what_is_no_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
     for name, words in (
         ("missing.ckpt", "no such checkpoint"),
-        ("notes.ckpt", "cannot be read as a checkpoint"),
+        ("notes.ckpt", "cannot be read as a checkpoint: it is damaged, or holds more than tensors"),
         ("other.ckpt", "is not a checkpoint of a fit"),
     ):
         with pytest.raises(CheckpointError, match=words):
             main(["process", str(tmp_path / name), "in.wav", "out.wav"])
-
-
-def test_a_checkpoint_cannot_run_code(checkpoint, tmp_path):
-    class Malicious:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    saved = torch.load(checkpoint, weights_only=True) | {"extra": Malicious()}
-    torch.save(saved, tmp_path / "bad.ckpt")
-    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-        main(["process", str(tmp_path / "bad.ckpt"), "in.wav", "out.wav"])
-    assert not (tmp_path / "executed").exists()
 
 
 def test_help_names_every_command():

@@ -24,7 +24,7 @@ from klann_lightning.comparison.scoring import Recordings
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import ConfigError, PairError
-from klann_lightning.training.module import load_model
+from klann_lightning.training.checkpoints import load_model
 
 BAD = TIME.replace("0.01}", "1e30}").replace('"esr": 1.0', '"mse": 1e38')
 ENDLESS = TIME.replace('"epochs": 3', '"epochs": 1000000')
@@ -119,8 +119,8 @@ def test_scores_are_the_written_outputs(done, root):
 
 def test_a_training_that_diverges_says_so(done):
     assert "failure" not in json.loads((done.cell("a-b") / "row.json").read_text())
-    assert "diverged: val/loss is" in rows_of(done)["bad"]["failure"]
-    assert "| bad (diverged: val/loss is" in (done.out / "results.md").read_text()
+    assert "diverged: train/loss is" in rows_of(done)["bad"]["failure"]
+    assert "| bad (diverged: train/loss is" in (done.out / "results.md").read_text()
     assert "bad (1 of 1 failed)" in (done.out / "results.tex").read_text()
 
 
@@ -137,7 +137,7 @@ def test_the_same_command_trains_only_what_failed(done, capsys):
     row = rows_of(done)["a/b"]
     main(done.words())
     assert checkpoint.stat().st_mtime_ns == before
-    assert (done.cell("bad") / "fit.log").read_text().count("diverged: val/loss is") == 2
+    assert (done.cell("bad") / "fit.log").read_text().count("diverged: train/loss is") == 2
     assert rows_of(done)["a/b"] == row
     said = capsys.readouterr().out
     assert f"written: {done.out / 'results.md'}, " in said

@@ -25,7 +25,7 @@ def test_segments_are_the_files_samples_after_zeros(tiny_root):
     padded = np.concatenate([np.zeros(1000, np.float32), read_audio(root_input)])
     wanted = np.concatenate([np.zeros(1000, np.float32), read_audio(root_target)])
     data = module(tiny_root, train=feed)
-    plans = feed.plan([44100], torch.initial_seed(), 0, 0, 1)
+    plans = feed.share([44100], torch.initial_seed(), 0, 0, 1)
     for batch, plan in zip(data.train_dataloader(), plans, strict=True):
         assert batch["input"].shape == batch["target"].shape == (4, 1100)
         assert batch["skip"] == 1000

@@ -1,6 +1,6 @@
 """Plans in whole numbers: what is covered, in which order, on which rank."""
 
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import pytest
 
@@ -9,13 +9,14 @@ from klann_lightning.errors import ConfigError, PairError
 
 
 def plans(feed, lengths, seed=0, epoch=0, rank=0, world=1):
-    return list(feed.plan(lengths, seed, epoch, rank, world))
+    return list(feed.share(lengths, seed, epoch, rank, world))
 
 
-def test_readers_go_on_where_they_stopped():
-    feed = Readers(readers=3, length=10, batches_per_epoch=40)
+@pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 2)])
+def test_readers_go_on_where_they_stopped(rank, world):
+    feed = Readers(readers=5, length=10, batches_per_epoch=40)
     before = None
-    for plan in plans(feed, [203, 177]):
+    for plan in plans(feed, [203, 177], rank=rank, world=world):
         for row, cut in enumerate(plan.cuts):
             if not cut.fresh:
                 assert cut.pair == before[row].pair
@@ -61,11 +62,49 @@ def test_an_epoch_goes_on_from_the_one_before():
     assert joined == plans(long, [500, 70])
 
 
-def test_ranks_read_different_places():
-    feed = Readers(readers=2, length=10, batches_per_epoch=5)
-    ranks = [plans(feed, [5000], rank=rank, world=2) for rank in range(2)]
-    places = [{cut.start for plan in rank for cut in plan.cuts} for rank in ranks]
-    assert not places[0] & places[1]
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    "feed",
+    [
+        Readers(readers=7, length=10, batches_per_epoch=40),
+        Segments(length=10, warmup=5, batch=7, hop=10),
+        Segments(length=10, warmup=5, batch=7, batches_per_epoch=9),
+        FullBatch(rows=7, warmup=5, rounds=2),
+    ],
+    ids=["readers", "grid", "random", "full"],
+)
+def test_ranks_share_out_the_rows_of_every_batch(feed, world):
+    """Each row is on one rank, in numbers that differ by one at most; all else is the same."""
+    lengths = [333, 200]
+    for epoch in range(2):
+        whole = list(feed.plan(lengths, 0, epoch))
+        assert len(whole) == feed.batches(lengths)
+        shares = [plans(feed, lengths, epoch=epoch, rank=rank, world=world) for rank in range(world)]
+        for batch, *parts in zip(whole, *shares, strict=True):
+            assert sorted(cut for part in parts for cut in part.cuts) == sorted(batch.cuts)
+            sizes = [len(part.cuts) for part in parts]
+            assert max(sizes) - min(sizes) <= 1
+            rows = len(batch.cuts)
+            assert all(part == batch._replace(cuts=part.cuts, rows=rows) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("feed", "said"),
+    [
+        (Readers(readers=8, length=10), "Readers has 8 rows, .* 16 devices .*: raise readers, or .* to 8 at"),
+        (Segments(length=10, batch=2), "Segments has 2 rows, .* 16 devices .*: raise batch, or lower hop"),
+    ],
+    ids=["readers", "segments"],
+)
+def test_a_batch_of_fewer_rows_than_devices_is_refused(feed, said):
+    with pytest.raises(ConfigError, match=said):
+        plans(feed, [500], rank=3, world=16)
+
+
+def test_of_a_full_batch_of_fewer_rows_than_ranks_each_sees_all():
+    feed = FullBatch(rows=2, warmup=0)
+    (whole,) = feed.plan([50], 0, 0)
+    assert [plans(feed, [50], rank=rank, world=3) for rank in range(3)] == [[whole._replace(rows=6)]] * 3
 
 
 def test_the_grid_is_covered_once_an_epoch_in_an_order_of_its_own():
@@ -98,19 +137,8 @@ def test_random_places_reach_both_ends_and_differ_by_epoch():
 
 def test_the_papers_grid_has_the_papers_numbers():
     feed = Segments(length=1024, warmup=31744, batch=50, hop=1024)
-    assert feed.batches([44100 * 7], world=1) == 44100 * 7 // 1024 // 50
+    assert feed.batches([44100 * 7]) == 44100 * 7 // 1024 // 50
     assert plans(feed, [44100 * 7])[0].frames == 32768
-
-
-@pytest.mark.parametrize("hop", [10, None])
-def test_segments_are_shared_out_without_overlap_in_equal_numbers(hop):
-    feed = Segments(length=10, warmup=5, batch=3, hop=hop, batches_per_epoch=7)
-    ranks = [
-        [cut for plan in plans(feed, [333], rank=rank, world=2) for cut in plan.cuts] for rank in range(2)
-    ]
-    assert len(ranks[0]) == len(ranks[1]) == feed.batches([333], 2) * 3
-    if hop:
-        assert not set(ranks[0]) & set(ranks[1])
 
 
 def test_a_feed_repeats_with_its_seed_only():
@@ -173,10 +201,10 @@ def test_a_full_batch_of_long_recordings_is_spread_over_them():
     assert [(cut.pair, cut.start) for cut in plan.cuts] == [(0, 0), (0, 2950), (0, 5900), (1, 0)]
 
 
-def test_a_full_batch_is_the_same_at_every_step_and_on_every_rank():
+def test_a_full_batch_is_the_same_at_every_step():
     feed = FullBatch(rows=3, warmup=0, rounds=2)
     first, second = plans(feed, [50])
-    assert first == second == plans(feed, [50], epoch=4, rank=1, world=2)[0]
+    assert first == second == plans(feed, [50], epoch=4)[0]
 
 
 def test_a_rank_without_a_file_gets_an_empty_block():
@@ -187,7 +215,7 @@ def test_a_rank_without_a_file_gets_an_empty_block():
 @pytest.mark.parametrize("feed", [Readers(length=1000), Segments(length=1000)])
 def test_a_recording_shorter_than_a_step_is_refused(feed):
     with pytest.raises(PairError, match="999 samples long, shorter than the 1000"):
-        next(islice(feed.plan([5000, 999], 0, 0, 0, 1), 1))
+        next(feed.plan([5000, 999], 0, 0))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,11 @@ def system(**fields):
         ({"systems": system(epochs={"a": 0})}, r"system one has epochs \{'a': 0\}; they are to be 1 or more"),
         ({"systems": system(devices=["a"])}, "no system is for device b c"),
         ({"systems": {"x y": {"fit": []}, "x_y": {"fit": []}}}, "system 'x y', 'x_y': folders need names"),
-        ({"systems": {"..": {"fit": []}}}, r"system '\.\.': folders need names"),
+        ({"systems": {"..": {"fit": []}}}, r"system '\.\.': its folder '\.\.' cannot be"),
+        ({"systems": {"": {"fit": []}}}, "system '': its folder '' cannot be the name of one file or folder"),
+        ({"devices": {"../a": []}, "systems": system()}, r"device '\.\./a': its folder '\.\.-a' cannot be"),
+        ({"devices": {"a\\b": []}, "systems": system()}, r"its folder 'a\\\\b' cannot be"),
+        ({"devices": {"a\x00": []}, "systems": system()}, r"its folder 'a\\x00' cannot be"),
         ({"devices": {"a/b": [], "a-b": []}, "systems": system()}, "device 'a/b', 'a-b': folders"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 import yaml
 from conftest import error_db
 from scipy.signal import lfilter
+from test_checkpoints import PICKLERS, Makes
 from test_stages import CSV_LOGGER, SPECTRAL, STARTS, TIME, column, fit
 
 from klann_lightning.cli import main
@@ -17,7 +18,7 @@ from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.experiment import resolve
 from klann_lightning.importing import RECIPE, read_results
-from klann_lightning.training.module import load_model, read_checkpoint
+from klann_lightning.training.checkpoints import load_model, read_checkpoint
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "recipes" / "paper.yaml"
 # class, layers, lift dimension, width of the maps between the filters
@@ -182,13 +183,22 @@ def test_the_hyper_parameters_are_the_papers(tmp_path):
     assert started.items() <= saved["model"]["init_args"].items()
 
 
-def test_importing_runs_no_code(tmp_path):
-    """A pickled module is refused unread."""
+@pytest.mark.parametrize("write", PICKLERS.values(), ids=PICKLERS)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the weights", "alone"])
+def test_importing_runs_no_code(write, beside, tmp_path):
+    """A pickled module, or anything that would call something, is refused unread."""
     folder = write_results(tmp_path / "results", *SIZES[0])
+    makes = Makes(tmp_path / "executed")
+    write({**their_weights(*SIZES[0]), "extra": makes} if beside else makes, folder / "model.pth")
+    refuse_import(folder, tmp_path)
     torch.save(torch.nn.Linear(1, 2), folder / "model.pth")
+    refuse_import(folder, tmp_path)
+
+
+def refuse_import(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.pth is damaged or holds more than a state dict"):
         main(["import", str(folder), str(tmp_path / "out.ckpt")])
-    assert not (tmp_path / "out.ckpt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 def without(key: str):

@@ -1,10 +1,11 @@
-"""Each term against its definition, and what a stage refuses."""
+"""Each term against its definition, and that several ranks have those of the whole batch."""
 
 import auraloss
 import pytest
 import torch
 
-from klann_lightning.losses import TERMS, MultiResolutionStft, StftResolutions
+from klann_lightning import losses
+from klann_lightning.losses import TERMS, AddedUp, StftResolutions, batch_terms, magnitude_stfts, mr_stft
 
 
 def noise(*shape, seed):
@@ -13,6 +14,18 @@ def noise(*shape, seed):
 
 OUTPUT, TARGET = noise(3, 4000, seed=0), noise(3, 4000, seed=1)
 POWER = torch.tensor(1.0)
+STFTS = magnitude_stfts(StftResolutions())
+
+
+@pytest.fixture(params=["as it is", "plain"])
+def either_path(request, monkeypatch):
+    """The compiled passes where they can be, and the plain ones, which GPUs run."""
+    if request.param == "plain":
+        monkeypatch.setattr(losses, "compilable", lambda *_: False)
+
+
+def spectral(output, target):
+    return mr_stft(torch.stack([stft.sums(output, target) for stft in STFTS]))
 
 
 def test_mse_is_torchs():
@@ -67,21 +80,62 @@ def test_every_term_is_zero_for_a_perfect_output_and_has_a_gradient_else(name):
     assert output.grad.abs().sum() > 0
 
 
-def test_mr_stft_is_auralosses_with_the_papers_resolutions():
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_mr_stft_is_auralosses_with_the_papers_resolutions(dtype, within):
     reference = auraloss.freq.MultiResolutionSTFTLoss(
         fft_sizes=[1024, 512, 256], hop_sizes=[120, 50, 25], win_lengths=[600, 240, 100]
     )
-    output = OUTPUT.clone().requires_grad_()
-    ours = MultiResolutionStft(StftResolutions())(output, TARGET)
-    ours.backward()
-    again = OUTPUT.clone().requires_grad_()
-    theirs = reference(again[:, None], TARGET[:, None])
-    theirs.backward()
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(output.grad, again.grad)
+    output, target = OUTPUT.to(dtype).requires_grad_(), TARGET.to(dtype)
+    ours, theirs = spectral(output, target), reference(output[:, None], target[:, None])
+    assert ours.item() == pytest.approx(theirs.item(), rel=within)
+    found, expected = (torch.autograd.grad(value, output)[0] for value in (ours, theirs))
+    assert found.dtype == dtype
+    assert (found - expected).norm() < within * expected.norm()
 
 
-def test_mr_stft_survives_silence():
-    output = torch.zeros(1, 4000, requires_grad=True)
-    MultiResolutionStft(StftResolutions())(output, torch.zeros(1, 4000)).backward()
-    assert torch.isfinite(output.grad).all()
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("target", [torch.zeros(1, 4000), TARGET], ids=["silence", "sound"])
+def test_equal_spectra_have_neither_distance_nor_gradient(target):
+    output = target.clone().requires_grad_()
+    value = spectral(output, target)
+    value.backward()
+    assert value.item() == 0
+    assert (output.grad == 0).all()
+
+
+WEIGHT = torch.tensor([1.0, 0.1, 0.1, 1.0])
+
+
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("names", [*([name] for name in (*TERMS, "mr_stft")), ["mse", "esr", "mr_stft"]])
+@pytest.mark.parametrize("shares", [[[0, 2, 3], [1]], [[0], [1, 3], [2]], [[0, 1, 2, 3]] * 2])
+def test_ranks_have_the_terms_and_gradients_of_the_whole_batch(names, shares):
+    """Also of unequal shares, and where each has all rows; DDP's mean of gradients is taken by hand."""
+    output, target = noise(4, 4000, seed=4).double().requires_grad_(), noise(4, 4000, seed=5).double()
+
+    def terms(rows, total):
+        return batch_terms(names, output[rows], target[rows], WEIGHT[rows], POWER, STFTS, total)
+
+    def gradient(values):
+        return torch.autograd.grad(torch.stack(list(values.values())).sum(), output)[0]
+
+    expected, own = terms([0, 1, 2, 3], lambda sums: sums), []
+    for rows in shares:
+        terms(rows, lambda sums: own.append(sums.detach()) or sums)
+    ranks = [
+        terms(rows, lambda sums: AddedUp.apply(sums, lambda _: torch.stack(own).sum(0), len(shares)))
+        for rows in shares
+    ]
+    for found in ranks:
+        assert {name: value.item() for name, value in found.items()} == pytest.approx(
+            {name: expected[name].item() for name in names}, rel=1e-12
+        )
+    mean, wanted = torch.stack([gradient(found) for found in ranks]).mean(0), gradient(expected)
+    assert (mean - wanted).norm() < 1e-12 * wanted.norm()
+
+
+def test_rows_count_by_their_weight():
+    values = TERMS["mse"](OUTPUT, TARGET, POWER).double()
+    (found,) = batch_terms(["mse"], OUTPUT, TARGET, WEIGHT[:3], POWER, [], lambda sums: sums).values()
+    torch.testing.assert_close(found, (values * WEIGHT[:3]).sum() / 1.2)

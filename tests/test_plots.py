@@ -315,6 +315,13 @@ def test_systems_over_time_are_told_apart(count):
     assert figure.bbox.containsx(box.x1)
 
 
+def test_systems_over_time_keep_their_names():
+    times_s, lines, level_db = systems(1)
+    figure = esr_over_time_figure(times_s, {r"$\no$ <b>": lines["_system_0"]}, level_db)
+    render(figure)
+    assert not figure.legends[0].get_texts()[0].get_parse_math()
+
+
 def test_windows_without_error_or_level_are_gaps():
     times_s, lines, level_db = systems(2)
     lines["perfect"], lines["diverged"] = np.full(50, -np.inf), np.where(times_s < 1, -20.0, np.nan)

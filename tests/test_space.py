@@ -237,6 +237,7 @@ def test_pruners_are_made_from_their_arguments(tmp_path, pruner):
         ({"constraints": {"val/esr_db": 3}}, "val/esr_db is not known before training"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"samples": 3}, "'samples' is not accepted"),
+        ({"name": "../mine"}, r"name '\.\./mine' cannot be the name of one file or folder"),
     ],
 )
 def test_a_study_files_mistake_is_named(tmp_path, fields, words):

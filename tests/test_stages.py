@@ -10,7 +10,7 @@ import torch
 
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
-from klann_lightning.training.module import load_model
+from klann_lightning.training.checkpoints import load_model
 from klann_lightning.training.recipe import LossStage
 from klann_lightning.training.stages import StageSwitch
 
@@ -39,6 +39,7 @@ def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: st
             f"--model.stages={stages}",
             f"--trainer.default_root_dir={runs}",
             "--trainer.logger=false",
+            "--keep_share=1",  # every checkpoint, however short the epochs are
             *more,
         ]
     )
@@ -198,8 +199,7 @@ def test_the_rate_halves_after_five_validations_without_a_gain(tiny_root, tmp_pa
 
 
 def test_a_gain_does_not_undo_a_plateau_but_starts_the_count_anew(monkeypatch):
-    switch = StageSwitch()
-    monkeypatch.setattr(switch, "_save", lambda *_: None)
+    switch = StageSwitch(SimpleNamespace(write=lambda *_: True))
     module = SimpleNamespace(stage=LossStage("x", {"mse": 1.0}, epochs=99), val_scores={}, state_dict=dict)
     trainer = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"), current_epoch=0)
     plateaus = []
@@ -208,7 +208,7 @@ def test_a_gain_does_not_undo_a_plateau_but_starts_the_count_anew(monkeypatch):
         switch.on_validation_end(trainer, module)
         plateaus.append(switch.plateaus)
     assert plateaus == [0] * 5 + [1] + [1] * 10 + [2]
-    kept = StageSwitch()
+    kept = StageSwitch(None)
     kept.load_state_dict(switch.state_dict())
     assert (kept.plateaus, kept.stale) == (2, 5)
 
@@ -274,7 +274,8 @@ GCNTF = [
 def test_a_checkpoint_holds_of_the_readers_what_they_need(tiny_root, tmp_path):
     """The last samples of each layer's input, not the whole batch that they are a view of."""
     fit(tiny_root, tmp_path, f"[{TIME}]", *GCNTF, "--trainer.max_epochs=1", "--media=false")
-    readers = torch.load(tmp_path / "last.ckpt", weights_only=True)["readers"]
+    (rank,) = torch.load(tmp_path / "last.ckpt", weights_only=True)["ranks"]
+    readers = rank["readers"]
     assert [tuple(part.shape) for part in readers[:5]] == [(2,), (2, 1, 2), (2, 3), (2, 3), (2, 3, 4)]
     for part in readers:
         assert part.untyped_storage().nbytes() == part.numel() * part.element_size()

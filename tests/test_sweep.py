@@ -199,7 +199,7 @@ def test_what_fails_or_is_pruned_says_why_and_the_study_goes_on(root, tmp_path):
     assert re.fullmatch(r"val/esr_db -?\d.* after epoch 1", useless.user_attrs[REASON])
     assert not (search.training(1) / "scores.json").exists()
     assert diverging.state == impossible.state == TrialState.FAIL
-    assert "diverged: val/loss is" in diverging.user_attrs[REASON]
+    assert "diverged: train/loss is" in diverging.user_attrs[REASON]
     assert "cutoffs' grid from 30000" in impossible.user_attrs[REASON]
     assert "1 complete, 1 pruned, 2 fail" in printed
 

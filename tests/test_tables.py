@@ -85,9 +85,9 @@ def test_latex_writes_out_its_own_signs():
     assert r"\textbackslash x \textless y\textgreater" in text
     assert r"$-$22.0 $\pm$ 2.8 \\" in text
     assert r"floor & $-\infty$ \\" in text
-    assert r"a|b (1 of 1 failed) &  \\" in text
+    assert r"a\textbar b (1 of 1 failed) &  \\" in text
     assert "half (1 of 2 failed) & nan" in text
-    assert not re.search(r"[±~^<>]", text)
+    assert not re.search(r"[±~^<>|]", text)
 
 
 def test_csv_holds_every_number_unrounded():
@@ -120,3 +120,15 @@ def test_markdown_says_how_many_seeds_failed_and_where_time_ran_out():
     ]
     text = markdown(rows, "fuzz", ERRORS)
     assert "| a (killed) (time ran out in stage-2-polish) (1 of 2 seeds failed) |" in text
+
+
+def test_names_that_are_tags_stay_text():
+    name = "<script>alert(1)</script> [x](https://x) `*a*` x|y \\\n&lt;"
+    rows = [{"device": name, "system": name, "seed": 0, "esr_db": -20.0}]
+    text = markdown(rows, name, [ESR])
+    assert text.count("\n") == 2
+    own = re.fullmatch(r"\| (.*) \| +-20\.0 \|", text.splitlines()[2])[1]
+    unmarked = re.sub(r"\\[^\w\s]", "", own)
+    assert not re.search(r"[\\`*\[\]<&|]", unmarked)
+    assert re.sub(r"\\([^\w\s])", r"\1", own) == " ".join(name.split())
+    assert r"\textless script\textgreater alert(1)" in latex(rows, [name], [ESR])

@@ -28,9 +28,11 @@ from klann_lightning.comparison.training import (
 from klann_lightning.data.audio import write_audio
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.experiment import recordings_of
-from klann_lightning.fitting import INTERRUPTED, LOG, write_whole
+from klann_lightning.files import write_whole
+from klann_lightning.fitting import LOG
+from klann_lightning.handshake import INTERRUPTED
 from klann_lightning.measuring import machine, prepare
-from klann_lightning.training.module import load_model
+from klann_lightning.training.checkpoints import load_model
 
 ROW = "row.json"  # a cell's line, in its folder
 STOPPED = "stopped; the same command goes on with it"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from klann_lightning.configs import plain_name
 from klann_lightning.errors import ConfigError
 
 
@@ -93,8 +94,8 @@ def _check(grid: Grid) -> None:
     for name, system in grid.systems.items():
         _check_system(name, system, grid)
     for kind, names in (("device", grid.devices), ("system", grid.systems)):
-        counts = Counter(map(file_name, names))
-        if bad := [name for name in names if counts[file_name(name)] > 1 or name.strip(". ") == ""]:
+        counts = Counter(plain_name(file_name(name), f"{kind} {name!r}: its folder") for name in names)
+        if bad := [name for name in names if counts[file_name(name)] > 1]:
             raise ConfigError(f"{kind} {', '.join(map(repr, bad))}: folders need names, each its own")
     covered = {cell.device for cell in cells(grid, ())}
     if idle := [device for device in grid.devices if device not in covered]:

@@ -7,11 +7,11 @@ import numpy as np
 
 from klann_lightning.comparison.grid import Cell, Grid, file_name
 from klann_lightning.comparison.scoring import Recordings
-from klann_lightning.comparison.tables import ERRORS, HEARD, Row, as_csv, latex, markdown
+from klann_lightning.comparison.tables import ERRORS, HEARD, Row, as_csv, as_text, latex, markdown
 from klann_lightning.comparison.training import CELLS
 from klann_lightning.data.audio import read_audio
 from klann_lightning.fidelity import esr_over_time, level_over_time
-from klann_lightning.fitting import replacing, write_whole
+from klann_lightning.files import replacing, write_whole
 from klann_lightning.plots import esr_over_time_figure
 
 OUTPUTS = "test"  # in a cell's folder: what its model makes of the test recordings
@@ -26,7 +26,7 @@ def write_tables(out: Path, grid: Grid, rows: Sequence[Row]) -> list[Path]:
     parts = [f"{grid.minutes:g} minutes of training each at most, {seeds}. {machines(rows)}".strip()]
     for device in grid.devices:
         for title, columns in ((device, ERRORS), (f"{device}: what is heard", HEARD)):
-            parts += [f"### {title}", markdown(rows, device, columns)]
+            parts += [f"### {as_text(title)}", markdown(rows, device, columns)]
     texts = {
         "results.md": "\n\n".join(parts) + "\n",
         "results.csv": as_csv(rows),

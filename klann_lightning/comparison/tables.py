@@ -81,11 +81,20 @@ def markdown(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> str
         notes = _notes(own)
         if any(texts) or notes:
             name = " ".join([system, *(f"({note})" for note in notes)])
-            lines.append([" ".join(name.split()).replace("|", r"\|"), *texts])
+            lines.append([as_text(name), *texts])
     wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines]
     rule = ["-" * max(3, wide[0]), *("-" * (width - 1) + ":" for width in wide[1:])]
     return "\n".join(f"| {' | '.join(texts)} |" for texts in [padded[0], rule, *padded[1:]])
+
+
+def as_text(name: str) -> str:
+    r"""With what Markdown would take for its own or for HTML marked as text, on one line.
+
+    >>> as_text("<b> or a|b")
+    '\\<b> or a\\|b'
+    """
+    return re.sub(r"([\\`*\[\]<&|])", r"\\\1", " ".join(name.split()))
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -140,6 +149,7 @@ SIGNS = {
     "^": r"\textasciicircum ",
     "<": r"\textless ",
     ">": r"\textgreater ",
+    "|": r"\textbar ",
     "±": r"$\pm$",
     "-inf": r"$-\infty$",
 }

@@ -11,8 +11,8 @@ from klann_lightning.comparison.grid import Cell
 from klann_lightning.configs import differences
 from klann_lightning.errors import ConfigError
 from klann_lightning.experiment import resolve
-from klann_lightning.fitting import LAST, SCORES_FILE, TRIAL_CONFIG, fit_command, run_fit, write_config
-from klann_lightning.handshake import SPENT
+from klann_lightning.fitting import TRIAL_CONFIG, fit_command, run_fit, write_config
+from klann_lightning.handshake import LAST, SCORES_FILE, SPENT
 from klann_lightning.sizing import model_size
 
 CELLS = "cells"  # in a comparison's folder: one for every training

@@ -3,6 +3,8 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,14 @@ class CutReader(Dataset[Batch]):
         self.pairs = pairs
         self.hold = hold and sum(pair.frames for pair in pairs) * 2 * 4 <= HELD_BYTES
         self._held: dict[Path, Tensor] = {}
+        self._seen = {path: _stamp(path) for pair in pairs for path in (pair.input, pair.target)}
 
     def _cut(self, path: Path, start: int, frames: int) -> Tensor:
+        if path not in self._held and _stamp(path) != self._seen[path]:
+            raise PairError(
+                f"{path} has changed since the training began, or is gone. Put back what was there and go on "
+                "with --resume, or begin a training of what is there now."
+            )
         if not self.hold:
             return torch.from_numpy(read_audio(path, start, frames))
         if path not in self._held:
@@ -58,25 +66,60 @@ class CutReader(Dataset[Batch]):
             "weight": torch.tensor([cut.weight for cut in plan.cuts]),
             "skip": plan.skip,
             "last": plan.last,
+            "rows": plan.rows,
             "name": self.pairs[plan.cuts[0].pair].name,
         }
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By which a file differs from its successor of the same name; None where there is no file."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    return None
+
+
 class FeedSampler(Sampler[BatchPlan]):
-    """A feed's batches of the epoch that Lightning sets."""
+    """A rank's share of the epoch that Lightning sets, the first `start` of its batches left out once."""
 
     def __init__(self, feed: Feed, lengths: Sequence[int], seed: int, rank: int, world: int) -> None:
         self.feed, self.lengths, self.seed, self.rank, self.world = feed, lengths, seed, rank, world
         self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        return self.feed.plan(self.lengths, self.seed, self.epoch, self.rank, self.world)
+        start, self.start = self.start, 0
+        plans = self.feed.share(self.lengths, self.seed, self.epoch, self.rank, self.world)
+        return islice(plans, start, None)
 
     def __len__(self) -> int:
-        return self.feed.batches(self.lengths, self.world)
+        return self.feed.batches(self.lengths)
+
+
+class FeedLoader(DataLoader[Batch]):
+    """A loader that goes on within an epoch: its state is how many batches of it were fed."""
+
+    sampler: FeedSampler
+
+    def __init__(self, reader: CutReader, sampler: FeedSampler, num_workers: int) -> None:
+        own = torch.Generator()  # torch would draw the workers' seeds from the training's
+        super().__init__(reader, None, sampler=sampler, num_workers=num_workers, generator=own)
+        self.fed = 0
+
+    def __iter__(self) -> Any:
+        self.fed = self.sampler.start
+        for batch in super().__iter__():
+            self.fed += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"fed": self.fed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.sampler.start = state_dict["fed"]
 
 
 class PairedDataModule(pl.LightningDataModule):
@@ -145,7 +188,8 @@ class PairedDataModule(pl.LightningDataModule):
         sampler = FeedSampler(feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
         if self.trainer:  # a resumed training asks for its first batches before it sets the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        return self._loader(pairs, sampler, hold=True)
+        reader = CutReader(pairs, hold=not self.num_workers)  # each worker would hold its own
+        return FeedLoader(reader, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.whole_files("val", *self._place())
@@ -160,7 +204,8 @@ class PairedDataModule(pl.LightningDataModule):
         """One rank's share of a split's files, each from start to end in blocks."""
         pairs = self.pairs[split]
         plans = list(whole_files([pair.frames for pair in pairs], self.context, EVAL_BLOCK, rank, world))
-        return self._loader(pairs, plans)
+        own = torch.Generator()
+        return DataLoader(CutReader(pairs), None, sampler=plans, num_workers=self.num_workers, generator=own)
 
     def teardown(self, stage: str) -> None:
         """Forget the recordings; resampled copies go too."""
@@ -168,10 +213,6 @@ class PairedDataModule(pl.LightningDataModule):
         if self._resampled is not None:
             self._resampled.cleanup()
             self._resampled = None
-
-    def _loader(self, pairs: list[Pair], plans: Any, hold: bool = False) -> DataLoader[Batch]:
-        reader = CutReader(pairs, hold and not self.num_workers)  # each worker would hold its own
-        return DataLoader(reader, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,7 +1,8 @@
 """What a training step is fed: which pieces of which recordings, in which order.
 
-A feed is a pure function of (lengths, seed, epoch, rank): it plans batches in whole numbers and
-reads no audio, so any run can be repeated and any epoch found again.
+A feed is a pure function of (lengths, seed, epoch): it plans batches in whole numbers and reads no
+audio, so any run can be repeated and any epoch found again. Its batches are those of the whole training;
+the ranks of a distributed one share out the rows of each.
 """
 
 import math
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from klann_lightning.errors import ConfigError, PairError
 
@@ -31,20 +32,37 @@ class BatchPlan(NamedTuple):
     frames: int
     skip: int = 0
     last: bool = True  # the recordings end here
+    rows: int = 1  # of a batch that is shared out, on all ranks together
 
 
 class Feed(ABC):
     """Plans the batches of an epoch."""
 
-    @abstractmethod
-    def batches(self, lengths: Sequence[int], world: int) -> int:
-        """Batches an epoch, the same on each of `world` ranks."""
+    more_rows: ClassVar[str | None] = None  # how, in words; without it, each rank may see all of too few rows
 
     @abstractmethod
-    def plan(
+    def batches(self, lengths: Sequence[int]) -> int:
+        """Batches an epoch."""
+
+    @abstractmethod
+    def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
+        """The batches of an epoch, over recordings of the given lengths in samples."""
+
+    def share(
         self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
     ) -> Iterator[BatchPlan]:
-        """The batches of one rank in one epoch, over recordings of the given lengths in samples."""
+        """What one of `world` ranks sees of them: every `world`-th row of each, from the `rank`-th on."""
+        for plan in self.plan(lengths, seed, epoch):
+            rows = len(plan.cuts)
+            if rows >= world:
+                yield plan._replace(cuts=plan.cuts[rank::world], rows=rows)
+            elif self.more_rows is None:
+                yield plan._replace(rows=rows * world)
+            else:
+                raise ConfigError(
+                    f"a batch of {type(self).__name__} has {rows} rows, fewer than the {world} devices that "
+                    f"share them out: {self.more_rows}, or set trainer.devices to {rows} at most"
+                )
 
 
 class Readers(Feed):
@@ -56,10 +74,12 @@ class Readers(Feed):
     the device had heard before is not in the file. Where it had heard nothing, give them the full one.
     """
 
+    more_rows = "raise readers"
+
     def __init__(
         self, readers: int = 8, length: int = 8192, batches_per_epoch: int = 50, opening_weight: float = 0.1
     ) -> None:
-        """Sizes of a batch.
+        """Sizes of a batch, on all devices together.
 
         Args:
             readers: rows of a batch.
@@ -74,20 +94,18 @@ class Readers(Feed):
         self.batches_per_epoch = batches_per_epoch
         self.opening_weight = opening_weight
 
-    def batches(self, lengths: Sequence[int], world: int) -> int:
+    def batches(self, lengths: Sequence[int]) -> int:
         return self.batches_per_epoch
 
-    def plan(
-        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
-    ) -> Iterator[BatchPlan]:
+    def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
         _refuse_short(lengths, self.length)
         visits = [length // self.length + 1 for length in lengths]  # batches spent in each recording
         starts = [0, *accumulate(visits)]
         cycle = starts[-1]
         for step in range(epoch * self.batches_per_epoch, (epoch + 1) * self.batches_per_epoch):
             cuts = []
-            for reader in range(rank * self.readers, (rank + 1) * self.readers):
-                lap, place = divmod(step + reader * cycle // (self.readers * world), cycle)
+            for reader in range(self.readers):
+                lap, place = divmod(step + reader * cycle // self.readers, cycle)
                 pair = bisect_right(starts, place) - 1
                 visited = place - starts[pair]
                 least = visits[pair] * self.length - lengths[pair]  # then the last batch ends with the file
@@ -105,6 +123,8 @@ class Segments(Feed):
     The paper's: 1024 scored after 31744 of warm-up, hop 1024, batch 50.
     """
 
+    more_rows = "raise batch, or lower hop where the recordings hold no more places"
+
     def __init__(
         self,
         length: int = 8192,
@@ -113,7 +133,7 @@ class Segments(Feed):
         hop: int | None = None,
         batches_per_epoch: int | None = None,
     ) -> None:
-        """Sizes of a batch.
+        """Sizes of a batch, on all devices together.
 
         Args:
             length: scored samples of a segment.
@@ -133,26 +153,24 @@ class Segments(Feed):
         self.hop = hop
         self.batches_per_epoch = None if hop else batches_per_epoch
 
-    def batches(self, lengths: Sequence[int], world: int) -> int:
+    def batches(self, lengths: Sequence[int]) -> int:
         segments = sum((length - self.length) // (self.hop or self.length) + 1 for length in lengths)
-        return self.batches_per_epoch or max(1, segments // world // self.batch)
+        return self.batches_per_epoch or max(1, segments // self.batch)
 
-    def plan(
-        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
-    ) -> Iterator[BatchPlan]:
+    def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
         _refuse_short(lengths, self.length)
-        count = self.batches(lengths, world) * self.batch
-        order = random.Random(f"{seed} {epoch}")  # the same on every rank
+        count = self.batches(lengths) * self.batch
+        order = random.Random(f"{seed} {epoch}")
         places = [length - self.length + 1 for length in lengths]
         if self.hop:
             grid = [(pair, start) for pair, end in enumerate(places) for start in range(0, end, self.hop)]
             order.shuffle(grid)
         else:
-            pairs = order.choices(range(len(places)), weights=places, k=count * world)
+            pairs = order.choices(range(len(places)), weights=places, k=count)
             grid = [(pair, order.randrange(places[pair])) for pair in pairs]
-        mine = grid[rank::world][:count]
-        for first in range(0, len(mine), self.batch):
-            rows = mine[first : first + self.batch]
+        seen = grid[:count]
+        for first in range(0, len(seen), self.batch):
+            rows = seen[first : first + self.batch]
             cuts = [Cut(pair, start - self.warmup, fresh=True) for pair, start in rows]
             yield BatchPlan(cuts, self.warmup + self.length, skip=self.warmup)
 
@@ -163,12 +181,12 @@ class FullBatch(Feed):
     They are cut into rows of equal length, each fed after a warm-up from the initial state; a recording's
     opening is warm-up alone. With one recording, one row and no warm-up it is the recording from its first
     sample to its last, and the gradient goes through all of it, which teaches releases of seconds. Memory
-    grows with the samples, so of more than `samples` only evenly spread rows are seen. On several ranks
-    each sees all, so that a line search decides alike on every one of them.
+    grows with the samples, so of more than `samples` only evenly spread rows are seen. Of fewer rows than
+    ranks each rank sees all: every sum of the loss then counts them alike, and the loss is the same.
     """
 
     def __init__(self, rows: int = 8, warmup: int = 8192, samples: int = 2**20, rounds: int = 1) -> None:
-        """Sizes of the batch.
+        """Sizes of the batch, on all devices together.
 
         Args:
             rows: that the recordings are cut into; more where one of them is shorter than such a row.
@@ -186,12 +204,10 @@ class FullBatch(Feed):
         self.samples = samples
         self.rounds = rounds
 
-    def batches(self, lengths: Sequence[int], world: int) -> int:
+    def batches(self, lengths: Sequence[int]) -> int:
         return self.rounds
 
-    def plan(
-        self, lengths: Sequence[int], seed: int, epoch: int, rank: int, world: int
-    ) -> Iterator[BatchPlan]:
+    def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
         _refuse_short(lengths, self.warmup + 1)
         scored = [length - self.warmup for length in lengths]
         seen = min(1.0, self.samples / sum(scored))  # as a part of all

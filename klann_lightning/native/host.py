@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 from contextlib import suppress
 
 from klann_lightning.native.build import start
@@ -9,6 +10,7 @@ from klann_lightning.native.build import start
 SPINS = "1000"  # turns, some microseconds
 KEPT_BLOCK = 2**25  # bytes, the most that glibc takes for M_MMAP_THRESHOLD
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
 
 
 def before_torch() -> None:
@@ -40,3 +42,9 @@ def after_torch() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def die_with_parent() -> None:
+    """End this process when the one that has started it is killed: on a GPU it would wait for it for long."""
+    with suppress(OSError, AttributeError, TypeError):  # where the system is not Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -65,14 +65,15 @@ void energies_gradient(const S* output, const S* target, int64_t rows, int64_t s
         }
 }
 
-// Windowed frames [rows][frames][length] of x [rows][samples], centred every `hop`, ends reflected.
+// Windowed frames [rows][frames][length] of x [rows][samples], one every `hop` samples, the first from `before`
+// samples before the first one on; ends reflected.
 template <class S>
-void frames(const S* x, const S* window, int64_t rows, int64_t samples, int64_t length, int64_t hop, int64_t count,
-            int64_t threads, S* out) {
+void frames(const S* x, const S* window, int64_t rows, int64_t samples, int64_t length, int64_t hop, int64_t before,
+            int64_t count, int64_t threads, S* out) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t index = 0; index < rows * count; ++index) {
         const S* from = x + index / count * samples;
-        const int64_t start = index % count * hop - length / 2;
+        const int64_t start = index % count * hop - before;
         S* to = out + index * length;
         if (start >= 0 && start + length <= samples) {
 #pragma omp simd
@@ -90,13 +91,13 @@ void frames(const S* x, const S* window, int64_t rows, int64_t samples, int64_t 
 // The adjoint of `frames`: adds every windowed sample to where it came from; x holds zeros before.
 template <class S>
 void frames_gradient(const S* given, const S* window, int64_t rows, int64_t samples, int64_t length, int64_t hop,
-                     int64_t count, int64_t threads, S* x) {
+                     int64_t before, int64_t count, int64_t threads, S* x) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; ++row) {
         S* to = x + row * samples;
         for (int64_t frame = 0; frame < count; ++frame) {
             const S* from = given + (row * count + frame) * length;
-            const int64_t start = frame * hop - length / 2;
+            const int64_t start = frame * hop - before;
             if (start >= 0 && start + length <= samples) {
 #pragma omp simd
                 for (int64_t i = 0; i < length; ++i) to[start + i] += window[i] * from[i];
@@ -172,12 +173,13 @@ extern "C" {
         energies_gradient<S>(output, target, rows, samples, size, given, gradient);                               \
     }                                                                                                             \
     void klann_frames_##NAME(const S* x, const S* window, int64_t rows, int64_t samples, int64_t length,          \
-                             int64_t hop, int64_t count, int64_t threads, S* out) {                               \
-        frames<S>(x, window, rows, samples, length, hop, count, threads, out);                                    \
+                             int64_t hop, int64_t before, int64_t count, int64_t threads, S* out) {               \
+        frames<S>(x, window, rows, samples, length, hop, before, count, threads, out);                            \
     }                                                                                                             \
     void klann_frames_gradient_##NAME(const S* given, const S* window, int64_t rows, int64_t samples,             \
-                                      int64_t length, int64_t hop, int64_t count, int64_t threads, S* x) {        \
-        frames_gradient<S>(given, window, rows, samples, length, hop, count, threads, x);                         \
+                                      int64_t length, int64_t hop, int64_t before, int64_t count,                 \
+                                      int64_t threads, S* x) {                                                    \
+        frames_gradient<S>(given, window, rows, samples, length, hop, before, count, threads, x);                 \
     }                                                                                                             \
     void klann_distances_##NAME(const S* output, const S* target, int64_t bins, int64_t size, double least,       \
                                 int64_t threads, double* sums) {                                                  \

@@ -18,15 +18,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from klann_lightning.fitting import (
-    LAST,
     POLL_SECONDS,
-    SCORES_FILE,
     TRIAL_CONFIG,
     Fit,
     fit_command,
     read_scores,
     write_config,
 )
+from klann_lightning.handshake import LAST, SCORES_FILE
 from klann_lightning.sizing import model_size
 from klann_lightning.sweep.ledger import (
     ALIVE,

@@ -10,8 +10,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from klann_lightning.configs import plain_name
 from klann_lightning.errors import ConfigError, KlannError
-from klann_lightning.fitting import INTERRUPTED, LAST, SCORES_FILE, fit_command, run_fit, write_config
+from klann_lightning.fitting import fit_command, run_fit, write_config
+from klann_lightning.handshake import INTERRUPTED, LAST, SCORES_FILE
 from klann_lightning.sweep.attempt import Plan
 from klann_lightning.sweep.crew import lead
 from klann_lightning.sweep.ledger import Ledger, Watch, counted
@@ -51,7 +53,7 @@ def run(
         raise ConfigError(f"{study_file} never ends: give trials or minutes, there or as an option")
     experiment = read_experiment(words)
     starts = check(study, study_file, experiment, words, best > 0)
-    title = name or f"{experiment['experiment']}-{study.name}"
+    title = plain_name(name or f"{experiment['experiment']}-{study.name}", "study")
     folder = Path(experiment["runs"]) / title
     url = storage or f"sqlite:///{folder / 'study.db'}"
     plan = Plan(study, title, url, folder, experiment, "", study.trials)

@@ -10,7 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from klann_lightning.fitting import write_config, write_whole
+from klann_lightning.files import write_whole
+from klann_lightning.fitting import write_config
 from klann_lightning.sweep.ledger import REASON, START, Slot, counted, outcome, slots
 from klann_lightning.sweep.study import SCORES, SIZES
 

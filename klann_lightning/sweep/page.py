@@ -13,7 +13,7 @@ from optuna import visualization as charts
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from klann_lightning.fitting import replacing, write_whole
+from klann_lightning.files import replacing, write_whole
 from klann_lightning.plots import front_figure
 from klann_lightning.sweep.ledger import START
 from klann_lightning.sweep.outcome import Row, completed, front_of, leaderboard
@@ -160,17 +160,18 @@ def _common(study: optuna.Study) -> list[str]:
 
 
 def _readable(study: optuna.Study) -> optuna.Study:
-    """A copy in memory, in which parameters and classes go by the ends of their names."""
+    """A copy in memory for Plotly, in which parameters and classes go by the ends of their names."""
     copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
     for trial in study.get_trials(deepcopy=False):
-        ranges = {_short(key): _short_range(kind) for key, kind in trial.distributions.items()}
+        names = {key: _as_text(_short(key)) for key in trial.params}
+        ranges = {names[key]: _short_range(kind) for key, kind in trial.distributions.items()}
         copy.add_trial(
             create_trial(
                 state=trial.state,
                 values=trial.values,
-                params={_short(key): _short_class(value) for key, value in trial.params.items()},
+                params={names[key]: _as_text(_short_class(value)) for key, value in trial.params.items()},
                 distributions=ranges,
-                user_attrs=trial.user_attrs,
+                user_attrs=_as_text(trial.user_attrs),
                 system_attrs=trial.system_attrs,
                 intermediate_values=trial.intermediate_values,
             )
@@ -188,8 +189,17 @@ def _short_class(value: Any) -> Any:
 
 def _short_range(kind: BaseDistribution) -> BaseDistribution:
     if isinstance(kind, CategoricalDistribution):
-        return CategoricalDistribution([_short_class(choice) for choice in kind.choices])
+        return CategoricalDistribution([_as_text(_short_class(choice)) for choice in kind.choices])
     return kind
+
+
+def _as_text(value: Any) -> Any:
+    """A value whose strings Plotly shows as they are: it would take tags in them for its own."""
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_as_text(part) for part in value]
+    return html.escape(value, quote=False) if isinstance(value, str) else value
 
 
 def _table(rows: list[Row]) -> str:

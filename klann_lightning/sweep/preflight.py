@@ -24,7 +24,7 @@ from klann_lightning.sweep.ledger import START, Ledger, Watch
 from klann_lightning.sweep.space import Config, assign, extract, samples
 from klann_lightning.sweep.storage import open_storage
 from klann_lightning.sweep.study import Study
-from klann_lightning.training.module import read_checkpoint
+from klann_lightning.training.checkpoints import read_checkpoint
 
 # Attributes of the study.
 PREPARED = "prepared"  # its creator has asked for the trials to start from

@@ -11,6 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
+from klann_lightning.configs import plain_name
 from klann_lightning.errors import ConfigError
 
 SCORES = ("val/esr_db", "val/mr_stft")
@@ -95,6 +96,7 @@ def _entry(entry: Entry | Namespace) -> Entry:
 
 
 def _check(study: Study) -> None:
+    plain_name(study.name, "name")
     unknown = sorted(set(study.objectives) - {*SCORES, *SIZES})
     if unknown or not study.objectives:
         known = ", ".join([*SCORES, *SIZES])

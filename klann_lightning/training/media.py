@@ -6,11 +6,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from klann_lightning.data.audio import AudioWriter, read_audio, write_audio
 from klann_lightning.data.pairs import Pair
+from klann_lightning.errors import PairError
 from klann_lightning.models.base import AudioModel
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.stages import StageListener
@@ -32,11 +33,15 @@ class StageMedia(StageListener):
         folder = Path(trainer.default_root_dir) / name
         data = trainer.datamodule  # type: ignore[attr-defined]
         pair = data.pairs["val"][0]
-        sounds = _sounds(module.model, pair, data.context)
-        for part, samples in sounds.items():
-            write_audio(folder / f"{part}.wav", samples, pair.sample_rate)
-        for part, figure in _figures(module.model, pair, sounds, name).items():
-            figure.savefig(folder / f"{part}.png", dpi=100)
+        try:
+            sounds = _sounds(module.model, pair, data.context)
+            for part, samples in sounds.items():
+                write_audio(folder / f"{part}.wav", samples, pair.sample_rate)
+            for part, figure in _figures(module.model, pair, sounds, name).items():
+                figure.savefig(folder / f"{part}.png", dpi=100)
+        except (PairError, OSError) as error:
+            rank_zero_info(f"no figures and audio of {name}: {error}. The training goes on.")
+            return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 for path in sorted(folder.glob("*.png")):
@@ -50,12 +55,19 @@ class PredictionWriter(pl.Callback):
 
     def __init__(self) -> None:
         self._writer: AudioWriter | None = None
+        self._folder = Path()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same folder for all ranks, each of which has files of its own."""
+        self._folder = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / "predictions"
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Any, *_: Any
     ) -> None:
+        if not outputs.numel():  # of a rank that has no file
+            return
         if self._writer is None:
-            path = Path(trainer.default_root_dir) / "predictions" / f"{batch['name']}-output.wav"
+            path = self._folder / f"{batch['name']}-output.wav"
             self._writer = AudioWriter(path, trainer.datamodule.sample_rate).__enter__()  # type: ignore[attr-defined]
         self._writer.write(outputs[0].cpu().numpy())
         if batch["last"]:

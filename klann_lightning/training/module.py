@@ -9,10 +9,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.losses import TERMS, MultiResolutionStft, StftResolutions
+from klann_lightning.errors import ConfigError
+from klann_lightning.losses import AddedUp, StftResolutions, batch_terms, magnitude_stfts
 from klann_lightning.metrics import FileScores
 from klann_lightning.models.base import AudioModel, State
+from klann_lightning.training.chance import generators, set_generators
+from klann_lightning.training.checkpoints import ORIGIN, WRITTEN_BY, fitting_model
 from klann_lightning.training.recipe import LossStage, OptimizerFactory
 
 
@@ -66,7 +68,7 @@ class EffectModule(pl.LightningModule):
         self.normalise = normalise
         self.resolutions = mr_stft
         self.init_from = init_from
-        self.mr_stft = MultiResolutionStft(mr_stft)
+        self.stfts = magnitude_stfts(mr_stft)
         self.scores = FileScores(mr_stft)
         self.register_buffer("target_power", torch.ones(()))
         # DDP would broadcast the buffers at every step, also of a validation, where one rank may have more
@@ -79,6 +81,7 @@ class EffectModule(pl.LightningModule):
         self._readers: State | None = None  # where each row of the training batch before stopped
         self._before: State | None = None  # where it stood before this batch
         self._losses: dict[str, list[Tensor]] = {}  # of the epoch's steps
+        self._generators: dict[str, Any] | None = None  # of a checkpoint, until the training goes on
         self._listener: State | None = None  # where the file under evaluation stopped
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -100,26 +103,40 @@ class EffectModule(pl.LightningModule):
         """The model of init_from; CheckpointError where it cannot take the place of the configured one."""
         if self.init_from is None:
             return None
-        begun = load_model(self.init_from)
-        if begun.sample_rate != self.model.sample_rate:
-            raise CheckpointError(
-                f"model.init_from: {self.init_from} is for {begun.sample_rate} Hz, the experiment for "
-                f"{self.model.sample_rate} Hz. Set data.sample_rate to {begun.sample_rate}."
-            )
-        if other := _difference(begun, self.model):
-            raise CheckpointError(
-                f"model.init_from: {self.init_from} holds {other}. "
-                f"To start from it, configure {_configuration(self.init_from)}."
-            )
-        return begun
+        return fitting_model(self.init_from, self.model, "model.init_from")
+
+    def check_fits(self, checkpoint: Path) -> None:
+        """CheckpointError where a training of the configured model cannot go on from it."""
+        fitting_model(checkpoint, self.model, "ckpt_path")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the readers' own states, not all of what they may be views of."""
-        checkpoint["readers"] = self._readers and tuple(part.clone() for part in self._readers)
+        """With what every rank remembers from step to step."""
+        checkpoint[ORIGIN] = WRITTEN_BY
+        own = {
+            # not all of what they may be views of, and of what a step was taken on, which may be a GPU
+            "readers": self._readers and tuple(part.cpu().clone() for part in self._readers),
+            "losses": {name: torch.stack(values).cpu() for name, values in self._losses.items()},
+            "generators": generators(),
+        }
+        ranks: list[Any] = [own]
+        if self.trainer.world_size > 1:
+            ranks = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(ranks, own)
+        checkpoint["ranks"] = ranks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A training goes on where its readers stood."""
-        self._readers = checkpoint.get("readers")
+        """A training goes on where its readers stood, also on another number of ranks."""
+        ranks, here, world = checkpoint.get("ranks"), self.trainer.global_rank, self.trainer.world_size
+        if ranks:
+            own = ranks[here % len(ranks)]
+            self._readers = _share([rank["readers"] for rank in ranks], here, world)
+            self._losses = {name: list(values.to(self.device)) for name, values in own["losses"].items()}
+            self._generators = own["generators"]
+
+    def on_train_start(self) -> None:
+        if self._generators is not None:
+            set_generators(self._generators)
+            self._generators = None
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         frames, block = batch["input"].shape[-1], self.model.block
@@ -157,7 +174,19 @@ class EffectModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses: at once, since logging every step takes as long as a short step."""
         means = {name: torch.stack(values).mean() for name, values in self._losses.items()}
-        self.log_dict(means, sync_dist=True)
+        self.log_epoch(means)
+
+    def log_epoch(self, values: dict[str, Any]) -> None:
+        """Log what is equal on every rank, at the end of an epoch and at once.
+
+        Lightning would log it after the epoch's checkpoint: a training that goes on from there would not.
+        """
+        self.log_dict(values, logger=False, sync_dist=True)
+        numbers = {name: float(value) for name, value in values.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(
+                {**numbers, "epoch": self.trainer.current_epoch}, step=self.trainer.global_step - 1
+            )
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         self._score(batch)
@@ -183,16 +212,13 @@ class EffectModule(pl.LightningModule):
         return output
 
     def _terms(self, output: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The stage's loss terms, unweighted, averaged over the rows."""
-        rows = {
-            name: TERMS[name](output, target, self.target_power)
-            for name in self.stage.weights
-            if name in TERMS
-        }
-        terms = {name: (value * weight).sum() / weight.sum() for name, value in rows.items()}
-        if "mr_stft" in self.stage.weights:
-            terms["mr_stft"] = self.mr_stft(output, target)
-        return terms
+        """The stage's loss terms, unweighted, over the rows of all ranks: equal on every rank."""
+        names, power = self.stage.weights, self.target_power
+        return batch_terms(names, output, target, weight, power, self.stfts, self._total)
+
+    def _total(self, sums: Tensor) -> Tensor:
+        ranks = self.trainer.world_size
+        return sums if ranks == 1 else AddedUp.apply(sums, _all_reduced, ranks)
 
     def _score(self, batch: dict[str, Any]) -> None:
         output, self._listener = self.model.advance(batch["input"], batch["fresh"], self._listener)
@@ -200,7 +226,7 @@ class EffectModule(pl.LightningModule):
         self.scores.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
 
     def _log_scores(self, split: str) -> None:
-        scores = {name: value.float() for name, value in self.scores.compute().items()}
+        scores = self.scores.compute()
         if split == "val":
             self.val_scores = {name: float(value) for name, value in scores.items()}
         logged = {
@@ -210,58 +236,24 @@ class EffectModule(pl.LightningModule):
         self.log_dict(logged, sync_dist=True)  # equal on every rank
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, of which only tensors and plain data are unpickled; or CheckpointError."""
-    if not path.is_file():
-        raise CheckpointError(f"no such checkpoint: {path}. Check its name and its folder.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes lead it to
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
-    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
-        raise CheckpointError(f"{path} is not a checkpoint of a fit: it lacks weights or hyper-parameters.")
-    return content
+def _share(readers: list[State | None], rank: int, world: int) -> State | None:
+    """Of the states that all ranks' readers had, those of the readers that one of `world` ranks has now."""
+    states = [state for state in readers if state is not None]
+    if len(states) < len(readers):
+        return None
+    if len(states) == world:
+        return states[rank]
+    there = len(states)
+    count = sum(len(state[0]) for state in states)
+    places = [(reader % there, reader // there) for reader in range(rank, count, world)]
+    if any(row >= len(states[other][0]) for other, row in places):
+        return None
+    return tuple(
+        torch.stack([states[other][part][row] for other, row in places]) for part in range(len(states[0]))
+    )
 
 
-def _difference(begun: AudioModel, configured: AudioModel) -> str | None:
-    """In which class, size or initial state two models differ, in words."""
-    classes = [type(model).__name__ for model in (begun, configured)]
-    if type(begun) is not type(configured):
-        return f"a {classes[0]}, the experiment configures a {classes[1]}"
-    states = [model.state_dict() for model in (begun, configured)]
-    for name in dict.fromkeys([*states[0], *states[1]]):
-        there, here = (list(state[name].shape) if name in state else "absent" for state in states)
-        if there != here:
-            return f"a {classes[0]} of other sizes: its {name} is {there}, the configured one's {here}"
-    memories = [[model.block, *(part.shape for part in model.init_state(1))] for model in (begun, configured)]
-    if memories[0] != memories[1]:
-        return f"a {classes[0]} that remembers other samples than the configured one: its arguments differ"
-    theirs, ours = (getattr(model, "initial", None) for model in (begun, configured))
-    if theirs != ours:
-        return f"a {classes[0]} whose filters start from {theirs}, the configured one's start from {ours}"
-    return None
-
-
-def _configuration(checkpoint: Path) -> str:
-    """A checkpoint's class, sizes and initial state, as options of fit."""
-    model = read_checkpoint(checkpoint)["hyper_parameters"]["model"]
-    sizes = {
-        name: value
-        for name, value in model["init_args"].items()
-        if isinstance(value, list) or name == "initial" or (type(value) is int and name != "sample_rate")
-    }
-    values = {name: f"'{value}'" if isinstance(value, list) else value for name, value in sizes.items()}
-    options = [f"--model.model.{name} {value}" for name, value in values.items()]
-    return " ".join([f"--model.model {model['class_path']}", *options])
-
-
-def load_model(checkpoint: Path) -> AudioModel:
-    """The trained model of a checkpoint, on the CPU, ready to play; CheckpointError says why not."""
-    read_checkpoint(checkpoint)
-    try:
-        module = EffectModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # of jsonargparse, Lightning or torch, each with its own kinds
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{checkpoint} holds another version's or another model: {reason}") from error
-    return module.model.eval()
+def _all_reduced(sums: Tensor) -> Tensor:
+    whole = sums.clone()
+    torch.distributed.all_reduce(whole)
+    return whole

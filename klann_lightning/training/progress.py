@@ -13,20 +13,16 @@ from klann_lightning.handshake import PARENT, PROGRESS
 from klann_lightning.training.stages import StageSwitch
 
 
-class DivergedError(KlannError):
-    """A training whose loss is no number any more."""
-
-
 class AbandonedError(KlannError):
     """A training whose starter is gone."""
 
 
 class ProgressLog(pl.Callback):
-    """A line in the run's progress.jsonl at every validation; ends a training that is no use any more.
+    """A line in the run's progress.jsonl at every validation; ends a training that has no purpose any more.
 
     Line: {"epoch": ended epochs, "stage": from 1, "since": epochs ended before the stage, and the
-    validation's "val/loss", "val/esr_db", "val/mr_stft"}. No use: a loss that is not finite, or that
-    the process in KLANN_PARENT is not the parent any more.
+    validation's "val/loss", "val/esr_db", "val/mr_stft"}, where its loss is a number. No purpose: the
+    process in KLANN_PARENT is not the parent any more.
     """
 
     def __init__(self) -> None:
@@ -43,9 +39,7 @@ class ProgressLog(pl.Callback):
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
         }
         epoch = trainer.current_epoch + 1
-        if not math.isfinite(scores["val/loss"]):
-            raise DivergedError(f"diverged: val/loss is {scores['val/loss']} after epoch {epoch}")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and math.isfinite(scores["val/loss"]):
             switch = next(part for part in trainer.callbacks if isinstance(part, StageSwitch))  # type: ignore[attr-defined]
             line = {"epoch": epoch, "stage": switch.index + 1, "since": switch.first_epoch, **scores}
             with (Path(trainer.default_root_dir) / PROGRESS).open("a", encoding="utf-8") as file:

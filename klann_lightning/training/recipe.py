@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from klann_lightning.configs import plain_name
 from klann_lightning.data.feeds import Feed
 from klann_lightning.errors import ConfigError
 from klann_lightning.losses import TERMS
@@ -38,6 +39,7 @@ class LossStage:
     relative: bool = False  # the terms are weighed as if all had the first one's value when the stage begins
 
     def __post_init__(self) -> None:
+        plain_name(self.name, "stage")
         unknown = sorted(set(self.weights) - set(TERMS) - {"mr_stft"})
         if unknown or not self.weights:
             raise ConfigError(

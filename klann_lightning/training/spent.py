@@ -38,7 +38,7 @@ class Spent(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._batch = batch["input"].numel() * trainer.world_size
+        self._batch = batch["rows"] * batch["input"].shape[-1]
 
     def on_before_backward(self, *_: Any) -> None:
         """Once an evaluation of the batch."""

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from klann_lightning.errors import ConfigError
+from klann_lightning.training.keeper import Keeper
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.recipe import (
     PLATEAU,
@@ -39,10 +40,10 @@ class StageSwitch(Checkpoint):
     with the best `val/loss` of them all then train on for the rest of the stage.
 
     A stage's best is the lowest `val/loss`, that is its own loss over whole files. What it starts from counts
-    by that loss too where it is the best of the stage before, so no stage ends worse than it began. Writes
-    `stage-<n>-<name>.ckpt` whenever a stage's best improves, and `last.ckpt` after every epoch; both
-    hold the stage and its best, so a resumed run goes on in the right stage. Everything that it decides
-    on is equal on all ranks.
+    by that loss too where it is the best of the stage before, so no stage ends worse than it began. Has
+    `stage-<n>-<name>.ckpt` written when a stage's best improves, at the latest when the stage ends. Every
+    checkpoint holds the stage and its best, so a resumed run goes on in the right stage. Everything that it
+    decides on is equal on all ranks.
     """
 
     KEPT = (
@@ -59,7 +60,10 @@ class StageSwitch(Checkpoint):
         "weights",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, keeper: Keeper) -> None:
+        """`keeper` writes the checkpoints."""
+        self.keeper = keeper
+        self.unwritten: set[str] = set()  # stages whose best has improved since their checkpoint
         self.epochs: list[int | None] = []  # of each stage, in this run
         self.check_every: int | None = 1  # epochs from validation to validation, as configured
         self.reload_every = 0  # epochs from one asking for batches to the next, as configured
@@ -79,7 +83,7 @@ class StageSwitch(Checkpoint):
         return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        vars(self).update({name: state_dict[name] for name in self.KEPT})
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Before the first batches of a training are asked for."""
@@ -100,8 +104,15 @@ class StageSwitch(Checkpoint):
         if relative and not trainer.enable_validation:
             raise ConfigError(f"stage {relative!r} is relative to scores on val: it needs validations")
         pl_module.stage = _weighed(pl_module.stages[self.index], self.weights)
+        folder = Path(trainer.default_root_dir)
+        there = {name for name in self.finished if (folder / f"{name}.ckpt").is_file()}
+        self.unwritten = {*self.finished, self.name(pl_module)} - there
+        self._hear_the_end(trainer, pl_module)  # a training that goes on within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._hear_the_end(trainer, pl_module)
+
+    def _hear_the_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Where a start or a stage ends, its learning rate has fallen: that must not pass unheard."""
         trainer.reload_dataloaders_every_n_epochs = self.reload_every  # type: ignore[attr-defined]
         spent = trainer.current_epoch - self.first_epoch
@@ -122,15 +133,16 @@ class StageSwitch(Checkpoint):
         score = float(trainer.callback_metrics["val/loss"])
         if score < self.best_score:
             self.best_score, self.best_epoch, self.stale = score, trainer.current_epoch, 0
-            self.best_weights, self.best_scores = _weights(pl_module), dict(pl_module.val_scores)
-            self._save(trainer, self.name(pl_module))
+            self.best_weights, self.best_scores = weights_of(pl_module), dict(pl_module.val_scores)
+            self.unwritten.add(self.name(pl_module))
+            self._write(trainer, pl_module)
         else:
             self.stale += 1
             self.plateaus += self.stale % PLATEAU == 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"lr": rate, "stage": float(self.index + 1)}, sync_dist=True)
+        pl_module.log_epoch({"lr": rate, "stage": float(self.index + 1)})
         spent = trainer.current_epoch + 1 - self.first_epoch
         epochs, patience = self.epochs[self.index], pl_module.stage.patience
         begin, end = self._course(pl_module.stage, spent)
@@ -139,12 +151,15 @@ class StageSwitch(Checkpoint):
             self._end_stage(trainer, pl_module)
         elif begin == spent:
             self._start_anew(trainer, pl_module, last=end == epochs)
-        self._save(trainer, "last")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A training that was told to stop within a stage keeps that stage's best."""
         if self.name(pl_module) not in self.finished:
             self._conclude(trainer, pl_module)
+        for name in self.unwritten & self.finished.keys():  # there was no space for them
+            pl_module.load_state_dict(self.finished[name])
+            self.keeper.write(trainer, name, must=True)
+        pl_module.load_state_dict(self.finished[self.name(pl_module)])
 
     on_fit_end = on_train_end  # where it was gone on with after its time was over, no training has ended
 
@@ -182,16 +197,16 @@ class StageSwitch(Checkpoint):
         """Go back to the stage's best weights, keep them, and let the listeners see them."""
         name = self.name(module)
         if self.best_weights is None:  # no validation fell into the stage
-            self.best_weights, self.best_epoch = _weights(module), trainer.current_epoch
-            self._save(trainer, name)
+            self.best_weights, self.best_epoch = weights_of(module), trainer.current_epoch
         self.finished[name] = self.best_weights
         module.load_state_dict(self.best_weights)
+        self._write(trainer, module, must=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, StageListener):
                 callback.on_stage_end(trainer, module, name)
 
     def _end_stage(self, trainer: pl.Trainer, module: EffectModule) -> None:
-        last = _weights(module)
+        last = weights_of(module)
         self._conclude(trainer, module)
         best = f"best at epoch {self.best_epoch} (val/loss {self.best_score:.5g})"
         if self.best_score == math.inf:
@@ -215,16 +230,21 @@ class StageSwitch(Checkpoint):
             module.load_state_dict(last)
         self._begin_course(trainer, module)
         self.first_epoch = trainer.current_epoch + 1
+        self.unwritten.add(self.name(module))
         self.best_score = self._score_of(module.stage) if stage.start_from == "best" else math.inf
-        if self.best_score < math.inf:
-            self._save(trainer, self.name(module))  # nothing of it yet is better than what it starts from
-        else:
+        if self.best_score == math.inf:  # else nothing of it yet is better than what it starts from
             self.best_epoch, self.best_weights, self.best_scores = -1, None, {}
         loss = " + ".join(f"{weight:.3g} {name}" for name, weight in module.stage.weights.items())
         rank_zero_info(
             f"{ended}; {self.name(module)} starts from its {stage.start_from} weights, "
             f"learning rate {stage.lr:g}, loss {loss}"
         )
+
+    def _write(self, trainer: pl.Trainer, module: EffectModule, must: bool = False) -> None:
+        """The stage's checkpoint, if its best has improved since."""
+        name = self.name(module)
+        if name in self.unwritten and self.keeper.write(trainer, name, must):
+            self.unwritten.discard(name)
 
     def _score_of(self, stage: LossStage) -> float:
         """A stage's `val/loss` at the best of the one before; infinite where no validation told."""
@@ -237,14 +257,11 @@ class StageSwitch(Checkpoint):
         """What is asked for batches from now on."""
         trainer.datamodule.stage_feed = module.stage.feed  # type: ignore[attr-defined]
 
-    def _save(self, trainer: pl.Trainer, name: str) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{name}.ckpt", weights_only=False)
-
 
 def _weighed(stage: LossStage, weights: dict[str, float] | None) -> LossStage:
     return replace(stage, weights=weights) if weights else stage
 
 
-def _weights(module: EffectModule) -> Weights:
+def weights_of(module: EffectModule) -> Weights:
+    """A copy on the CPU, with the levels."""
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,45 @@
+"""Files that are there as a whole or not at all, whatever ends the process that writes them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A text file, UTF-8, its line ends as they are in the text."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the path's place at once, also where several processes do that.
+
+    What was there before stays whole until the new one is on the disk. Parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        _sync(aside)
+        aside.replace(path)
+        with suppress(OSError):  # a folder cannot be opened everywhere
+            _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)  # a half, where the writing failed
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the halves that a process has left which was killed while it wrote."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until it is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

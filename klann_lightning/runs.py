@@ -1,0 +1,113 @@
+"""The folders of the trainings, `<runs>/<experiment>/<time>`, and who trains in them."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from klann_lightning.configs import differences, plain_name
+from klann_lightning.errors import ConfigError
+from klann_lightning.files import remove_parts
+from klann_lightning.handshake import LAST, SCORES_FILE
+
+CONFIG = "config.yaml"
+LOCK = ".lock"
+# Where, how fast and how loudly a training runs: what may change while it stays the same one.
+CIRCUMSTANCES = (
+    *("config", "ckpt_path", "resume", "weights_only", "runs", "scored", "media"),
+    *("keep_minutes", "keep_share", "data.root", "data.num_workers"),
+    *(f"trainer.{name}" for name in ("default_root_dir", "logger", "callbacks", "enable_progress_bar")),
+    *(f"trainer.{name}" for name in ("accelerator", "strategy", "devices", "num_nodes", "max_time")),
+)
+
+
+def new_folder(runs: Path, experiment: str) -> Path:
+    """A name for a run that begins now; no folder is made."""
+    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    names = (started if attempt == 1 else f"{started}_{attempt}" for attempt in count(1))
+    return next(folder for name in names if not (folder := _folder(runs, experiment) / name).exists())
+
+
+def newest(runs: Path, experiment: str) -> Path:
+    """The run of an experiment that was begun last and can be gone on with; or ConfigError."""
+    for folder in _resumable(_folder(runs, experiment)):
+        return folder
+    raise ConfigError(
+        f"no run in {runs / experiment} has a {LAST} to go on from. Name the folder of all runs by --runs, "
+        "or begin a training without --ckpt_path."
+    )
+
+
+def unfinished(runs: Path, experiment: str, config: dict[str, Any]) -> Path | None:
+    """The newest run of this very configuration that has not come to its end, and that nobody trains."""
+    for folder in _resumable(_folder(runs, experiment)):
+        ended = (folder / SCORES_FILE).is_file()
+        if not ended and not changed(folder, config) and not _held(folder):
+            return folder
+    return None
+
+
+def changed(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Fields in which a run's configuration differs from this one, other than its circumstances."""
+    with suppress(OSError, yaml.YAMLError):
+        begun = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        return differences(begun, config, CIRCUMSTANCES)
+    return [CONFIG]
+
+
+def hold(folder: Path) -> IO[str]:
+    """Keep other trainings out of a run's folder, until the file is closed or this process ends.
+
+    ConfigError where the folder cannot be written, or another process trains in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write into {folder}: {error.strerror}. Name another folder by --runs, mend this one's "
+            "permissions, or free some space."
+        ) from error
+    if not _locked(file):
+        file.close()
+        raise ConfigError(
+            f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
+            "--resume and --ckpt_path."
+        )
+    remove_parts(folder)
+    return file
+
+
+def _folder(runs: Path, experiment: str) -> Path:
+    """That of all runs of an experiment, which lies in that of all runs whatever it is called."""
+    return runs / plain_name(experiment, "experiment")
+
+
+def _resumable(folder: Path) -> Iterator[Path]:
+    """Runs that have something to go on from, the newest first."""
+    yield from (path.parent for path in sorted(folder.glob(f"*/{LAST}"), reverse=True))
+
+
+def _held(folder: Path) -> bool:
+    with suppress(OSError), (folder / LOCK).open("a+", encoding="utf-8") as file:
+        return not _locked(file)
+    return False
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the file is locked for this process now."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
