@@ -64,7 +64,7 @@ def esr_db(model: AudioModel, batches: Batches) -> float:
 def _measured(model: AudioModel, batches: Batches, metric: Metric) -> dict[str, Tensor]:
     state = None
     for batch in batches:
-        output, state = model.advance(batch["input"], batch["fresh"], state)
+        output, state = model.advance(batch["input"].to(model.input_level), batch["fresh"], state)
         scored = slice(batch["skip"], None)
         metric.update(output[:, scored], batch["target"][:, scored], last=batch["last"])
     result: dict[str, Tensor] = metric.compute()

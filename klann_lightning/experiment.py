@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with a folder for every run and a table at its end."""
 
+import errno
 import io
 import json
 import logging
@@ -66,10 +67,17 @@ class Parser(OneLineErrors, LightningArgumentParser):
 
 
 @contextmanager
-def lost_ranks() -> Iterator[None]:
-    """KlannError where a distributed training ends because one of its processes has."""
+def explained() -> Iterator[None]:
+    """KlannError for what the machine does to a training: a full disk, or a process that is gone."""
     try:
         yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise KlannError(
+                f"cannot write {error.filename or 'what the run leaves'}: {error.strerror}. Free some space, "
+                "or name another folder by --runs, and run the same command with --resume."
+            ) from error
+        raise
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
             raise KlannError(
@@ -90,7 +98,7 @@ class Experiment(LightningCLI):
         self.media, writer = StageMedia(), PredictionWriter()
         if "LOCAL_RANK" in os.environ and RUN in os.environ:
             die_with_parent()
-        with ExitStack() as self._held, lost_ranks():
+        with ExitStack() as self._held, explained():  # what is held is let go at the end
             super().__init__(
                 EffectModule,
                 PairedDataModule,
@@ -234,7 +242,8 @@ class Experiment(LightningCLI):
                 "same command with --resume: the training is done, only its scores are not kept."
             ) from error
         if config.media:
-            print("figures and audio there:", ", ".join(f"{name}/" for name in self.switch.finished))
+            drawn = [f"{name}/" for name in self.switch.finished if (folder / name).is_dir()]
+            print("figures and audio there:", ", ".join(drawn))
 
     def _scores(self, split: str) -> tuple[str, list[Row]]:
         self._check_recordings(split)  # a test has forgotten them

@@ -1,5 +1,6 @@
 """The folders of the trainings, `<runs>/<experiment>/<time>`, and who trains in them."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -62,11 +63,14 @@ def changed(folder: Path, config: dict[str, Any]) -> list[str]:
 def hold(folder: Path) -> IO[str]:
     """Keep other trainings out of a run's folder, until the file is closed or this process ends.
 
+    Something is written there, so a folder that takes nothing is found before the training.
+
     ConfigError where the folder cannot be written, or another process trains in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        (folder / LOCK).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        file = (folder / LOCK).open(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"cannot write into {folder}: {error.strerror}. Name another folder by --runs, mend this one's "
@@ -93,7 +97,7 @@ def _resumable(folder: Path) -> Iterator[Path]:
 
 
 def _held(folder: Path) -> bool:
-    with suppress(OSError), (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with suppress(OSError), (folder / LOCK).open(encoding="utf-8") as file:
         return not _locked(file)
     return False
 

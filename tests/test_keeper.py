@@ -11,7 +11,8 @@ import pytest
 import torch
 from test_stages import SPECTRAL, TIME, fit, state_of
 
-from klann_lightning.errors import CheckpointError, ConfigError, HaltedError, PairError
+from klann_lightning.errors import CheckpointError, ConfigError, HaltedError, KlannError, PairError
+from klann_lightning.experiment import Parser
 from klann_lightning.training import keeper
 from klann_lightning.training.keeper import Keeper
 
@@ -243,6 +244,25 @@ def test_resume_finds_the_run_and_last_the_newest(tiny_root, tmp_path, monkeypat
 def test_resume_and_a_checkpoint_contradict_each_other(tiny_root, tmp_path):
     with pytest.raises(ConfigError, match="--resume finds the checkpoint itself"):
         fit(tiny_root, tmp_path, STAGES, "--resume", "--ckpt_path=last")
+
+
+def test_fewer_devices_than_asked_for_are_said(tiny_root, tmp_path, monkeypatch):
+    """On a machine that would have one GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"You requested gpu: \[0, 1, 2, 3\][\s\S]*only has: \[0\]\.? Name"):
+        fit(tiny_root, tmp_path, STAGES, "--trainer.accelerator=gpu", "--trainer.devices=4")
+
+
+def test_a_disk_without_any_space_is_said_before_the_training(tiny_root, tmp_path, monkeypatch):
+    """The first thing that is written is the run's configuration."""
+
+    def save(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "config.yaml")
+
+    monkeypatch.setattr(Parser, "save", save)
+    with pytest.raises(KlannError, match=r"cannot write config\.yaml: No space left on device\. Free some"):
+        fit(tiny_root, tmp_path, STAGES, *QUICK)
 
 
 def test_devices_that_are_not_there_are_said(tiny_root, tmp_path):

@@ -40,7 +40,7 @@ class StageMedia(StageListener):
             for part, figure in _figures(module.model, pair, sounds, name).items():
                 figure.savefig(folder / f"{part}.png", dpi=100)
         except (PairError, OSError) as error:
-            rank_zero_info(f"no figures and audio of {name}: {error}. The training goes on.")
+            rank_zero_info(f"no figures and audio of {name}: {str(error).rstrip('.')}. The training goes on.")
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -78,7 +78,7 @@ class PredictionWriter(pl.Callback):
 def _sounds(model: AudioModel, pair: Pair, context: int) -> dict[str, Any]:
     """Output, target and residual [T] of a recording's opening, after the context."""
     frames = min(pair.frames, context + LONGEST_SECONDS * pair.sample_rate)
-    source = torch.from_numpy(read_audio(pair.input, 0, frames)).to(model.input_level.device)
+    source = torch.from_numpy(read_audio(pair.input, 0, frames)).to(model.input_level)
     heard = torch.cat(list(model.play(source[None].split(BLOCK, -1))), -1)[0].cpu().numpy()[context:]
     target = read_audio(pair.target, context, frames - context)
     return {"output": heard, "target": target, "residual": heard - target}
