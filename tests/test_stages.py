@@ -11,6 +11,7 @@ import torch
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
 from klann_lightning.training.checkpoints import load_model
+from klann_lightning.training.module import EffectModule
 from klann_lightning.training.recipe import LossStage
 from klann_lightning.training.stages import StageSwitch
 
@@ -299,6 +300,8 @@ def test_the_checkpoint_is_the_trained_model(tiny_root, tmp_path):
     model = load_model(tmp_path / "stage-2-spectral.ckpt")
     assert model.output_level != 1
     assert torch.equal(model(x), experiment.model.model(x))
+    module = EffectModule.load_from_checkpoint(tmp_path / "stage-2-spectral.ckpt")
+    assert torch.equal(module.model(x), experiment.model.model(x))
 
 
 def test_two_runs_with_one_seed_are_equal_to_the_bit(tiny_root, tmp_path):

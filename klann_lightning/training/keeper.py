@@ -97,7 +97,7 @@ class Keeper(Checkpoint):
         path = Path(trainer.default_root_dir) / f"{name}.ckpt"
         trainer.save_checkpoint(path, weights_only=False, storage_options=MUST if must else None)
         self._spent += time.monotonic() - now
-        return self._report(trainer, path, must)
+        return not _any(trainer, not self._report(trainer, path, must))
 
     def on_load_checkpoint(self, trainer: pl.Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """The former training's log goes on, from the step that is the next one."""
@@ -152,7 +152,7 @@ class Keeper(Checkpoint):
             self._saved = time.monotonic()
 
     def _report(self, trainer: pl.Trainer, path: Path, must: bool) -> bool:
-        """Say what could not be written, once; True if it is there. On the rank that writes."""
+        """Say what could not be written, once; False on the rank that could not write it."""
         files: CheckpointFiles = trainer.strategy.checkpoint_io  # type: ignore[assignment]
         if files.failure is None:
             self._failed.discard(path.name)

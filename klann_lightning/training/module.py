@@ -126,8 +126,9 @@ class EffectModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A training goes on where its readers stood, also on another number of ranks."""
-        ranks, here, world = checkpoint.get("ranks"), self.trainer.global_rank, self.trainer.world_size
-        if ranks:
+        ranks = checkpoint.get("ranks")
+        if ranks and self._trainer is not None:  # not for its model alone
+            here, world = self.trainer.global_rank, self.trainer.world_size
             own = ranks[here % len(ranks)]
             self._readers = _share([rank["readers"] for rank in ranks], here, world)
             self._losses = {name: list(values.to(self.device)) for name, values in own["losses"].items()}

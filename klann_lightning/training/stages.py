@@ -83,7 +83,7 @@ class StageSwitch(Checkpoint):
         return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update({name: state_dict[name] for name in self.KEPT})
+        vars(self).update({name: state_dict[name] for name in self.KEPT if name in state_dict})
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Before the first batches of a training are asked for."""
@@ -106,7 +106,8 @@ class StageSwitch(Checkpoint):
         pl_module.stage = _weighed(pl_module.stages[self.index], self.weights)
         folder = Path(trainer.default_root_dir)
         there = {name for name in self.finished if (folder / f"{name}.ckpt").is_file()}
-        self.unwritten = {*self.finished, self.name(pl_module)} - there
+        unwritten = {*self.finished, self.name(pl_module)} - there
+        self.unwritten = trainer.strategy.broadcast(unwritten)  # not every machine sees the folder
         self._hear_the_end(trainer, pl_module)  # a training that goes on within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -156,7 +157,7 @@ class StageSwitch(Checkpoint):
         """A training that was told to stop within a stage keeps that stage's best."""
         if self.name(pl_module) not in self.finished:
             self._conclude(trainer, pl_module)
-        for name in self.unwritten & self.finished.keys():  # there was no space for them
+        for name in sorted(self.unwritten & self.finished.keys()):  # there was no space for them
             pl_module.load_state_dict(self.finished[name])
             self.keeper.write(trainer, name, must=True)
         pl_module.load_state_dict(self.finished[self.name(pl_module)])

@@ -46,7 +46,7 @@ class Watch(Checkpoint):
         return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update({name: state_dict[name] for name in self.KEPT})
+        vars(self).update({name: state_dict[name] for name in self.KEPT if name in state_dict})
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         course = self.switch.index, self.switch.first_step
