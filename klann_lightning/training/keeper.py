@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
-from klann_lightning.errors import CheckpointError, HaltedError
+from klann_lightning.errors import CheckpointError, ConfigError, HaltedError
 from klann_lightning.files import replacing
 from klann_lightning.handshake import LAST
 from klann_lightning.training.checkpoints import read_checkpoint
@@ -104,6 +104,15 @@ class Keeper(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, RunLog):
                 logger.go_on(checkpoint["global_step"])
+
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Every rank goes on, or none."""
+        goes_on = bool(trainer.ckpt_path)
+        if trainer.strategy.broadcast(goes_on) != goes_on:
+            raise ConfigError(
+                f"rank {trainer.global_rank} does not see what rank 0 goes on from: the folder of all runs "
+                "must be one that all machines share. Name it by --runs."
+            )
 
     def on_sanity_check_start(self, *_: Any) -> None:
         self._listen()
