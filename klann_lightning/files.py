@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PART = ".part-"  # how the names of files begin that are not whole yet
+
 
 def write_whole(path: Path, text: str) -> None:
     """A text file, UTF-8, its line ends as they are in the text."""
@@ -19,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     What was there before stays whole until the new one is on the disk. Parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{PART}{os.getpid()}-{path.name}")  # by its ending some writers know the format
     try:
         yield aside
         _sync(aside)
@@ -32,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove_parts(folder: Path) -> None:
     """Remove the halves that a process has left which was killed while it wrote."""
-    for part in folder.glob(".*.part"):
+    for part in folder.glob(f"{PART}*"):
         part.unlink(missing_ok=True)
 
 

@@ -42,11 +42,11 @@ def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_whole(path, "latter")
-    assert seen == [(str(tmp_path / f".a.txt.{os.getpid()}.part"), "former"), (str(tmp_path), "latter")]
+    assert seen == [(str(tmp_path / f".part-{os.getpid()}-a.txt"), "former"), (str(tmp_path), "latter")]
 
 
 def test_halves_of_a_killed_process_can_be_removed(tmp_path):
-    (tmp_path / ".last.ckpt.123.part").write_text("ha")
+    (tmp_path / ".part-123-last.ckpt").write_text("ha")
     (tmp_path / "last.ckpt").write_text("whole")
     remove_parts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

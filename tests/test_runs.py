@@ -70,9 +70,9 @@ except ConfigError as error:
 
 def test_holding_removes_what_a_killed_process_has_left(tmp_path):
     folder = run(tmp_path, "2026-01-01")
-    (folder / ".last.ckpt.123.part").touch()
+    (folder / ".part-123-last.ckpt").touch()
     hold(folder).close()
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".part*"))
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):

@@ -187,6 +187,7 @@ def test_what_fails_or_is_pruned_says_why_and_the_study_goes_on(root, tmp_path):
         epochs=20,
         space={**RATE, "model.model.init_args.low_hz": {"type": "float", "low": 0.1, "high": 30000}},
         start=[f"{name}.yaml" for name in starts],
+        trial={"data.train.init_args.batches_per_epoch": 16},  # it diverges before it can be pruned
         pruner={"class_path": "PercentilePruner", "init_args": {"percentile": 50.0, "n_startup_trials": 1}},
         sampler={"class_path": "optuna.samplers.RandomSampler"},
     )
