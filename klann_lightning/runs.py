@@ -1,6 +1,7 @@
 """The folders of the trainings, `<runs>/<experiment>/<time>`, and who trains in them."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -17,6 +18,7 @@ from klann_lightning.handshake import LAST, SCORES_FILE
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
+PATIENCE_SECONDS = 5.0  # with a training that has lost its purpose, and is about to end
 # Where, how fast and how loudly a training runs: what may change while it stays the same one.
 CIRCUMSTANCES = (
     *("config", "ckpt_path", "resume", "weights_only", "runs", "scored", "media"),
@@ -76,7 +78,10 @@ def hold(folder: Path) -> IO[str]:
             f"cannot write into {folder}: {error.strerror}. Name another folder by --runs, mend this one's "
             "permissions, or free some space."
         ) from error
-    if not _locked(file):
+    patient_until = time.monotonic() + PATIENCE_SECONDS
+    while not (locked := _locked(file)) and time.monotonic() < patient_until:
+        time.sleep(0.1)
+    if not locked:
         file.close()
         raise ConfigError(
             f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
