@@ -146,6 +146,7 @@ class Experiment(LightningCLI):
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
         self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share
+        self.keeper.max_steps = trainer.max_steps
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(new_folder(config.runs, config.experiment))
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
@@ -201,7 +202,7 @@ class Experiment(LightningCLI):
         plugins = self.config_init[self.subcommand].trainer.plugins or []
         own = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()]
         try:
-            return super().instantiate_trainer(plugins=own, **kwargs)
+            return super().instantiate_trainer(plugins=own, max_steps=-1, **kwargs)
         except MisconfigurationException as error:
             raise ConfigError(f"{error} Name what is there by --trainer.accelerator and .devices.") from error
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from soak_resume import Soak
-from test_keeper import at_step, tell
+from test_keeper import QUICK, STAGES, at_step, tell
 from test_stages import TIME, fit
 
 from klann_lightning.errors import HaltedError
@@ -62,3 +62,20 @@ def test_random_numbers_go_on_where_they_were(tiny_root, tmp_path, monkeypatch):
     assert all(torch.equal(again[key], value) for key, value in whole.items())
     other = fit(tiny_root, tmp_path / "other", stages, "--media=false").switch.finished["stage-1-time"]
     assert all(torch.equal(other[key], value) for key, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    "more", ["--data.num_workers=1", "--trainer.max_steps=18", "--trainer.accumulate_grad_batches=2"]
+)
+def test_a_training_goes_on_however_it_is_fed_and_counted(more, tiny_root, tmp_path, monkeypatch):
+    """Stopped within an epoch, and at the end of one."""
+    whole = fit(tiny_root, tmp_path / "whole", STAGES, *QUICK, more)
+    for step in (5, 7):
+        with monkeypatch.context() as patch:
+            at_step(patch, step, tell(signal.SIGTERM))
+            with pytest.raises(HaltedError):
+                fit(tiny_root, tmp_path / str(step), STAGES, *QUICK, more)
+        again = fit(tiny_root, tmp_path / str(step), STAGES, *QUICK, more, "--resume")
+        assert again.trainer.global_step == whole.trainer.global_step
+        for name, weights in whole.switch.finished.items():
+            assert all(torch.equal(again.switch.finished[name][key], value) for key, value in weights.items())

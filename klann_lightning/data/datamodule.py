@@ -91,9 +91,8 @@ class FeedSampler(Sampler[BatchPlan]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        start, self.start = self.start, 0
         plans = self.feed.share(self.lengths, self.seed, self.epoch, self.rank, self.world)
-        return islice(plans, start, None)
+        return islice(plans, self.start, None)
 
     def __len__(self) -> int:
         return self.feed.batches(self.lengths)
@@ -111,7 +110,9 @@ class FeedLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Any:
         self.fed = self.sampler.start
-        for batch in super().__iter__():
+        batches = super().__iter__()  # asks the sampler once, or with workers twice
+        self.sampler.start = 0
+        for batch in batches:
             self.fed += 1
             yield batch
 

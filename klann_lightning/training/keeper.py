@@ -79,6 +79,7 @@ class Keeper(Checkpoint):
     def __init__(self, minutes: float = 5.0, share: float = 0.02) -> None:
         self.minutes = minutes
         self.share = share
+        self.max_steps = -1  # after which the training ends; Lightning's own skips an epoch when it goes on
         self._told = 0  # number of the signal that has come
         self._validated = False  # in this epoch
         self._begun = self._saved = 0.0  # when the training and the last checkpoint began, time.monotonic()
@@ -119,14 +120,19 @@ class Keeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._listen()
+        trainer.should_stop |= 0 < self.max_steps <= trainer.global_step
         self._begun = self._saved = time.monotonic()
         self._next_beat, self._last_beat = 0, (trainer.global_step, self._begun)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if 0 < self.max_steps <= trainer.global_step:
+            trainer.should_stop = True
         if batch_idx + 1 == trainer.num_training_batches or trainer.should_stop:
             return  # the epoch's end is where to go on from
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients are not kept
         told, due = self._beat(trainer)
         if told or due:
             self._write_last(trainer, must=bool(told))
@@ -140,7 +146,8 @@ class Keeper(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # so that the log is never behind a checkpoint
         told, due = self._beat(trainer, now=True)
-        ends = bool(told) or trainer.should_stop or _at_limit(trainer)
+        last_epoch = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch + 1
+        ends = bool(told) or trainer.should_stop or last_epoch
         if self._validated or due or ends:
             self._write_last(trainer, must=ends)
         self._validated = False
@@ -239,12 +246,6 @@ def _written(path: Path, content: memoryview) -> OSError | None:
 def _any(trainer: pl.Trainer, decision: bool) -> bool:
     """Whether a rank has decided so, the same on every rank."""
     return trainer.strategy.reduce_boolean_decision(decision, all=False)
-
-
-def _at_limit(trainer: pl.Trainer) -> bool:
-    """Whether this epoch is the last one by --trainer.max_epochs or --trainer.max_steps."""
-    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
-    return 0 < epochs <= trainer.current_epoch + 1 or 0 < steps <= trainer.global_step
 
 
 def _how_to_go_on(kept: Path) -> str:
