@@ -87,6 +87,11 @@ def explained() -> Iterator[None]:
         raise
 
 
+def started_by_a_rank() -> bool:
+    """Whether the first rank of a distributed fit has started this process, and told it the run."""
+    return "LOCAL_RANK" in os.environ and RUN in os.environ
+
+
 class Experiment(LightningCLI):
     """One experiment of one configuration; every run has its folder `<runs>/<experiment>/<time>`."""
 
@@ -96,7 +101,7 @@ class Experiment(LightningCLI):
         self.keeper = Keeper()
         self.switch = StageSwitch(self.keeper)
         self.media, writer = StageMedia(), PredictionWriter()
-        if "LOCAL_RANK" in os.environ and RUN in os.environ:
+        if started_by_a_rank():
             die_with_parent()
         with ExitStack() as self._held, explained():  # what is held is let go at the end
             super().__init__(
@@ -174,7 +179,7 @@ class Experiment(LightningCLI):
     def _find_run(self) -> None:
         """In which folder this fit trains, and from which checkpoint it goes on, if from any."""
         config = self.config.fit
-        if "LOCAL_RANK" in os.environ and RUN in os.environ:  # by the rank that has started this process
+        if started_by_a_rank():
             config.trainer.default_root_dir, config.ckpt_path = os.environ[RUN], os.environ[BEGUN] or None
             return
         if config.resume and config.ckpt_path:

@@ -169,7 +169,7 @@ class Keeper(Checkpoint):
 
     def _report(self, trainer: pl.Trainer, path: Path, must: bool) -> bool:
         """Say what could not be written, once; False on the rank that could not write it."""
-        files: CheckpointFiles = trainer.strategy.checkpoint_io  # type: ignore[assignment]
+        files = _files(trainer)
         if files.failure is None:
             self._failed.discard(path.name)
             return True
@@ -226,11 +226,15 @@ class Keeper(Checkpoint):
 
     def _halt(self, trainer: pl.Trainer, number: int) -> None:
         kept = Path(trainer.default_root_dir) / LAST
-        files: CheckpointFiles = trainer.strategy.checkpoint_io  # type: ignore[assignment]
         said = f"stopped by {signal.Signals(number).name} in epoch {trainer.current_epoch}. "
         if number == REQUEUE and trainer.is_global_zero:
             said += f"{_requeue()} "
-        raise HaltedError(said + _how_to_go_on(files.elsewhere or kept), number)
+        raise HaltedError(said + _how_to_go_on(_files(trainer).elsewhere or kept), number)
+
+
+def _files(trainer: pl.Trainer) -> CheckpointFiles:
+    files: CheckpointFiles = trainer.strategy.checkpoint_io  # type: ignore[assignment]
+    return files
 
 
 def _written(path: Path, content: memoryview) -> OSError | None:

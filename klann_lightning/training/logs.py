@@ -91,7 +91,6 @@ class RunLog(Logger):
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(self._rows)
-                file.flush()
         self._columns, self._written = columns, len(self._rows)
 
 

@@ -136,7 +136,7 @@ class StageSwitch(Checkpoint):
             self.best_score, self.best_epoch, self.stale = score, trainer.current_epoch, 0
             self.best_weights, self.best_scores = weights_of(pl_module), dict(pl_module.val_scores)
             self.unwritten.add(self.name(pl_module))
-            self._write(trainer, pl_module)
+            self._write(trainer, self.name(pl_module))
         else:
             self.stale += 1
             self.plateaus += self.stale % PLATEAU == 0
@@ -159,7 +159,7 @@ class StageSwitch(Checkpoint):
             self._conclude(trainer, pl_module)
         for name in sorted(self.unwritten & self.finished.keys()):  # there was no space for them
             pl_module.load_state_dict(self.finished[name])
-            self.keeper.write(trainer, name, must=True)
+            self._write(trainer, name, must=True)
         pl_module.load_state_dict(self.finished[self.name(pl_module)])
 
     on_fit_end = on_train_end  # where it was gone on with after its time was over, no training has ended
@@ -201,7 +201,7 @@ class StageSwitch(Checkpoint):
             self.best_weights, self.best_epoch = weights_of(module), trainer.current_epoch
         self.finished[name] = self.best_weights
         module.load_state_dict(self.best_weights)
-        self._write(trainer, module, must=True)
+        self._write(trainer, name, must=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, StageListener):
                 callback.on_stage_end(trainer, module, name)
@@ -241,9 +241,8 @@ class StageSwitch(Checkpoint):
             f"learning rate {stage.lr:g}, loss {loss}"
         )
 
-    def _write(self, trainer: pl.Trainer, module: EffectModule, must: bool = False) -> None:
-        """The stage's checkpoint, if its best has improved since."""
-        name = self.name(module)
+    def _write(self, trainer: pl.Trainer, name: str, must: bool = False) -> None:
+        """A stage's checkpoint, if its best has improved since."""
         if name in self.unwritten and self.keeper.write(trainer, name, must):
             self.unwritten.discard(name)
 
