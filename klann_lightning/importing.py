@@ -6,7 +6,6 @@ Juvela, Schlecht 2024, section II). They train on samples as they are, from zero
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +13,8 @@ import torch
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.files import replacing
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
-from klann_lightning.training.checkpoints import ORIGIN, WRITTEN_BY, load_plain
+from klann_lightning.training.checkpoints import load_plain, write_weights
 
 PARAMETERS, WEIGHTS = "parameters.txt", "model.pth"
 MIX = ("m_lp", "m_bp", "m_hp")  # as SvfControls.mix has them
@@ -104,32 +102,11 @@ def read_results(folder: Path, sample_rate: int = 44100) -> Results:
 
 
 def write_checkpoint(results: Results, path: Path) -> None:
-    """A checkpoint as of a fit, but with no training to resume; as a whole or, by CheckpointError, not."""
+    """A checkpoint of them; as a whole or, by CheckpointError, not."""
     class_path = f"{results.model.__module__}.{results.model.__qualname__}"
-    content = {
-        **{"epoch": 0, "global_step": 0, "pytorch-lightning_version": version("lightning")},
-        ORIGIN: WRITTEN_BY,
-        "state_dict": {
-            "target_power": torch.ones(()),
-            **{f"model.{key}": value for key, value in results.weights.items()},
-        },
-        "hparams_name": "kwargs",
-        "hyper_parameters": {
-            "model": {"class_path": class_path, "init_args": results.init_args},
-            **RECIPE,
-            "_instantiator": "lightning.pytorch.cli.instantiate_module",
-        },
-    }
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder. Name the checkpoint's file, as {path / 'imported.ckpt'}.")
-    try:
-        with replacing(path) as aside, aside.open("wb") as file:
-            torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch, where the disk is full
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path} cannot be written: {reason}. Check the folder's permissions and the disk's free space."
-        ) from error
+    model = {"class_path": class_path, "init_args": results.init_args}
+    weights = {f"model.{key}": value for key, value in results.weights.items()}
+    write_weights(path, {"model": model, **RECIPE}, {"target_power": torch.ones(()), **weights})
 
 
 def _read_parameters(path: Path) -> tuple[Kind, list[int]]:

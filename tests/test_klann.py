@@ -171,6 +171,21 @@ def test_fresh_rows_start_anew_and_others_go_on():
     assert error_db(first, model(x[:, :900])) < -240
 
 
+@systems
+def test_inside_is_a_step_with_what_happens_on_the_way(system, parameters):
+    """The way down reads what leaves the filters, and these make it of what enters them."""
+    model, x = randomised(system(sections=2)).double(), noise(2, 700, dtype=torch.float64)
+    inside, state = model.inside(x, model.init_state(2))
+    output, after = model.step(x, model.init_state(2))
+    assert error_db(inside.output, output) < -240
+    assert error_db(state[0], after[0]) < -240
+    assert error_db(model.down(inside.leaving)[:, 0] * 0.05, output) < -120
+    heard = inside.entering
+    for index, section in enumerate(model.bank.unrolled()):
+        heard, _ = filter_scan(heard, section, model.init_state(2)[0][:, :, index])
+    assert error_db(heard, inside.leaving) < -240
+
+
 def test_levels_travel_with_the_weights():
     model, other = randomised(ParallelKlann(**SMALL)), ParallelKlann(**SMALL)
     other.load_state_dict(model.state_dict())

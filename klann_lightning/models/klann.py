@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,14 @@ class FilterBank(nn.Module):
         return [unroll(controls, self.cutoff.dtype) for controls in self.section_controls()]
 
 
+class Inside(NamedTuple):
+    """What goes on in a model, sample by sample."""
+
+    entering: Tensor  # what each of the F filters is given, [B, F, T]
+    leaving: Tensor  # what it makes of that, [B, F, T]
+    output: Tensor  # [B, T]
+
+
 class Klann(AudioModel):
     """What all topologies share; a subclass says how the lifted channels run through the filters."""
 
@@ -236,11 +244,18 @@ class Klann(AudioModel):
         return self._plain_step(x, state)
 
     def _plain_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        inside, after = self.inside(x, state)
+        return inside.output, after
+
+    def inside(self, x: Tensor, state: State) -> tuple[Inside, State]:
+        """As `step`, layer by layer: x [B, T] -> (all that every filter is given and makes, state after)."""
         unrolled = self.bank.unrolled()
         (before,) = state
+        entering: list[Tensor] = []
         after: list[Tensor] = []
 
         def run(channels: Tensor, filters: slice) -> Tensor:
+            entering.append(channels)
             states = []
             for index, section in enumerate(unrolled):
                 channels, last = filter_scan(channels, section.select(filters), before[:, filters, index])
@@ -248,8 +263,9 @@ class Klann(AudioModel):
             after.append(torch.stack(states, 2))
             return channels
 
-        y = self._around(x, run)
-        return y, (torch.cat(after, 1),)
+        leaving = self.linear(self.lift((x / self.input_level)[:, None]), run)
+        y = self.down(leaving)[:, 0] * self.output_level
+        return Inside(torch.cat(entering, 1), leaving, y), (torch.cat(after, 1),)
 
     def channel_names(self) -> list[str]:
         """What to call the bank's channels in figures."""

@@ -10,15 +10,18 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
 
 from klann_lightning import __version__
 from klann_lightning.errors import CheckpointError
+from klann_lightning.files import replacing
 from klann_lightning.losses import StftResolutions
 from klann_lightning.models.base import AudioModel
 from klann_lightning.training.recipe import LossStage
@@ -60,6 +63,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     _refuse_newer(path, content.get(ORIGIN))
     _refuse_foreign(path, content["hyper_parameters"])
     return content
+
+
+def write_weights(path: Path, hyper_parameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """A checkpoint as of a fit, but with no training to resume; as a whole or, by CheckpointError, not.
+
+    `state` is an EffectModule's: its `target_power`, and the model's own as `model.*`.
+    """
+    content = {
+        **{"epoch": 0, "global_step": 0, "pytorch-lightning_version": version("lightning")},
+        ORIGIN: WRITTEN_BY,
+        "state_dict": dict(state),
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            **hyper_parameters,
+            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        },
+    }
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder. Name the checkpoint's file, as {path / 'model.ckpt'}.")
+    try:
+        with replacing(path) as aside, aside.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch, where the disk is full
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} cannot be written: {reason}. Check the folder's permissions and the disk's free space."
+        ) from error
 
 
 def load_model(checkpoint: Path) -> AudioModel:
