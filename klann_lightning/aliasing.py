@@ -18,6 +18,17 @@ FOLDS = 4  # what is folded more often than that is weak
 BIN_SEARCH = 0.1  # a sine may lie this part of its frequency beside the wanted one
 
 
+class SineSpectrum(NamedTuple):
+    """What came out for one sine, in dB re full scale; -inf for what is not there, nan where not finite."""
+
+    frequency_hz: int  # of the sine
+    level_db: float  # its RMS
+    harmonics_hz: Samples  # [harmonics], the sine's own frequency first
+    harmonics_db: Samples  # [harmonics], peaks
+    between_hz: Samples  # [bins]
+    between_db: Samples  # [bins], peaks: what is no harmonic
+
+
 class Aliasing(NamedTuple):
     """Energy of all but DC and harmonics, over that of all but DC, in dB; nan where nothing came out."""
 
@@ -42,8 +53,6 @@ def aliasing(
     Raises ValueError for a level that is not positive, a frequency below 50 Hz or not below Nyquist, and a
     model that returns another shape than it is given.
     """
-    if not level > 0:
-        raise ValueError(f"a sine of RMS level {level} measures nothing. Give the level of the recordings.")
     if frequencies_hz is None:
         highest_hz = min(HIGHEST_HZ, NYQUIST_SHARE * sample_rate / 2)
         frequencies_hz = np.geomspace(LOWEST_HZ, highest_hz, SINES).tolist()
@@ -56,8 +65,32 @@ def aliasing(
     return Aliasing(np.array(bins, dtype=np.float64), aliasing_db, float(overall_db))
 
 
+def sine_spectrum(model: Model, sample_rate: int, level: float, wanted_hz: float) -> SineSpectrum:
+    """A sine of RMS `level` after 0.5 s, harmonics apart from what lies between them, as `aliasing` has it.
+
+    The frequency is moved to a bin that keeps them apart; raises ValueError as `aliasing` does.
+    """
+    b = _clear_bin(wanted_hz, sample_rate)
+    y = _played(model, b, sample_rate, level)
+    spectrum = _spectrum(y if np.isfinite(y).all() else np.full_like(y, np.nan))
+    k = np.arange(spectrum.size)
+    between = (np.minimum(k % b, -k % b) > LEAK) & (k > LEAK)
+    orders = np.arange(1, spectrum.size // b + 1)
+    peaks = [np.abs(spectrum[max(0, m * b - LEAK) : m * b + LEAK + 1]).max() for m in orders]
+    full_scale = 2 / _window(sample_rate).sum()  # of a sine with an amplitude of 1
+    with np.errstate(divide="ignore"):
+        harmonics_db = 20 * np.log10(full_scale * np.array(peaks))
+        between_db = 20 * np.log10(full_scale * np.abs(spectrum[between]))
+    level_db = 20 * math.log10(level)
+    return SineSpectrum(
+        b, level_db, (orders * b).astype(np.float64), harmonics_db, k[between].astype(np.float64), between_db
+    )
+
+
 def _played(model: Model, hz: int, sample_rate: int, level: float) -> Samples:
     """What the model makes of a sine in the second after settling, [sample_rate]."""
+    if not level > 0:
+        raise ValueError(f"a sine of RMS level {level} measures nothing. Give the level of the recordings.")
     settle = round(SETTLE_SECONDS * sample_rate)
     time_s = np.arange(settle + sample_rate) / sample_rate
     x = level * math.sqrt(2) * np.sin(2 * np.pi * hz * time_s)
@@ -98,8 +131,16 @@ def _energies(y: Samples, b: int) -> tuple[float, float]:
     """
     if not np.isfinite(y).all():
         return math.nan, math.nan
-    spectrum = np.fft.rfft(y * np.sin(np.pi * np.arange(y.size) / y.size) ** 6)
+    spectrum = _spectrum(y)
     energy = np.square(spectrum.real) + np.square(spectrum.imag)
     k = np.arange(energy.size)
     between = np.minimum(k % b, -k % b) > LEAK
     return float(energy[between].sum()), float(energy[k > LEAK].sum())
+
+
+def _window(n_fft: int) -> Samples:
+    return np.asarray(np.sin(np.pi * np.arange(n_fft) / n_fft) ** 6, dtype=np.float64)
+
+
+def _spectrum(y: Samples) -> NDArray[np.complex128]:
+    return np.asarray(np.fft.rfft(y * _window(y.size)), dtype=np.complex128)

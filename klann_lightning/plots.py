@@ -1,16 +1,20 @@
-"""Figures of what a model does: arrays in, matplotlib Figure out; touches no file and no global state."""
+"""Figures of what a model does: arrays in, matplotlib Figure or PNG out; touches no global state."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
+
+from klann_lightning.files import replacing
 
 Signal = NDArray[np.floating[Any]]
 
@@ -22,9 +26,20 @@ ZOOM_SECONDS = 0.030
 SPECTROGRAM_COLUMNS = 1500
 WINDOW_SECONDS = 0.09  # a compromise: bins of about 11 Hz, and attacks that stay sharp
 SPECTROGRAM_RANGE_DB = 90.0
+SHADES = "magma"
+PICTURE_ROWS = 256
 RESPONSE_RANGE_DB = 80.0
 # Okabe and Ito's, with a grey in place of their yellow, which is too pale for a line on white.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+
+
+class Spectrograms(NamedTuple):
+    """Target, output and residual on one scale."""
+
+    levels_db: dict[str, NDArray[np.float64]]  # by name: [rows, columns], 0 to -90 dB re `unit`
+    hz_edges: Signal  # [rows + 1]
+    second_edges: Signal  # [columns + 1]
+    unit: str
 
 
 def waveform_figure(target: Signal, output: Signal, sample_rate: float, title: str = "") -> Figure:
@@ -45,7 +60,7 @@ def waveform_figure(target: Signal, output: Signal, sample_rate: float, title: s
 
     start, stop = _zoom_range(target, round(ZOOM_SECONDS * sample_rate))
     for axes, (name, signal) in zip(whole, signals.items(), strict=True):
-        indices, values = _envelope(signal, WAVEFORM_COLUMNS)
+        indices, values = envelope(signal, WAVEFORM_COLUMNS)
         axes.plot(indices / sample_rate, values, color=COLORS[name], linewidth=0.8)
         axes.axvspan(start / sample_rate, stop / sample_rate, color="0.5", alpha=0.45, zorder=3)
         axes.set_ylabel(name, color=COLORS[name])
@@ -72,6 +87,27 @@ def spectrogram_figure(target: Signal, output: Signal, sample_rate: float, title
     The work is bounded: a file of any length gives at most 1500 columns, so in long files
     (beyond 139 s at 44.1 kHz) what happens between two columns' windows is not seen.
     """
+    spectra = spectrograms(target, output, sample_rate)
+    figure = Figure(FIGURE_INCHES, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    for axes, (name, level_db) in zip(panels, spectra.levels_db.items(), strict=True):
+        hz_edges, second_edges = spectra.hz_edges, spectra.second_edges
+        mesh = axes.pcolormesh(second_edges, hz_edges / 1000, level_db, cmap=SHADES, rasterized=True)
+        mesh.set_clim(-SPECTROGRAM_RANGE_DB, 0)
+        axes.set_title(name, loc="left", color=COLORS[name])
+        axes.set_ylabel("Frequency (kHz)")
+    panels[0].set_yscale("log")
+    _label_decades(panels[0].yaxis, lambda khz, _: f"{khz:g}")
+    panels[0].set_ylim(0.02, sample_rate / 2000)
+    panels[0].set_xlim(0, min(target.size / sample_rate, second_edges[-1]))
+    panels[-1].set_xlabel("Time (s)")
+    figure.colorbar(mesh, ax=panels, label=f"Level (dB re {spectra.unit})", pad=0.01, fraction=0.03)
+    return figure
+
+
+def spectrograms(target: Signal, output: Signal, sample_rate: float) -> Spectrograms:
+    """Levels of target, output and residual (output - target), each [T], floored at -90 dB; see there."""
     _check_pair(target, output)
     n_fft = 2 ** round(math.log2(WINDOW_SECONDS * sample_rate))
     hop = max(n_fft // 8, math.ceil(target.size / SPECTROGRAM_COLUMNS))
@@ -84,26 +120,23 @@ def spectrogram_figure(target: Signal, output: Signal, sample_rate: float, title
     rows = np.unique(np.geomspace(1, n_fft // 2, 300).round().astype(int))
     hz_edges = (np.append(rows, n_fft // 2 + 1) - 0.5) * sample_rate / n_fft
     second_edges = (np.arange(spectra["Target"].shape[1] + 1) - 0.5) * hop / sample_rate
-
-    figure = Figure(FIGURE_INCHES, layout="constrained")
-    figure.suptitle(title, parse_math=False)
-    panels = figure.subplots(3, 1, sharex=True, sharey=True)
     floor = reference * 10 ** (-SPECTROGRAM_RANGE_DB / 20)
-    for axes, (name, spectrum) in zip(panels, spectra.items(), strict=True):
+    levels_db = {}
+    for name, spectrum in spectra.items():
         # The maximum and not the mean: a lone harmonic keeps its level however many bins share its row.
         magnitude = np.maximum.reduceat(np.abs(spectrum), rows, axis=0)
-        level_db = 20 * np.log10(np.maximum(magnitude, floor) / reference)
-        mesh = axes.pcolormesh(second_edges, hz_edges / 1000, level_db, cmap="magma", rasterized=True)
-        mesh.set_clim(-SPECTROGRAM_RANGE_DB, 0)
-        axes.set_title(name, loc="left", color=COLORS[name])
-        axes.set_ylabel("Frequency (kHz)")
-    panels[0].set_yscale("log")
-    _label_decades(panels[0].yaxis, lambda khz, _: f"{khz:g}")
-    panels[0].set_ylim(0.02, sample_rate / 2000)
-    panels[0].set_xlim(0, min(target.size / sample_rate, second_edges[-1]))
-    panels[-1].set_xlabel("Time (s)")
-    figure.colorbar(mesh, ax=panels, label=f"Level (dB re {unit})", pad=0.01, fraction=0.03)
-    return figure
+        levels_db[name] = 20 * np.log10(np.maximum(magnitude, floor) / reference)
+    return Spectrograms(levels_db, hz_edges, second_edges, unit)
+
+
+def save_spectrogram(path: Path, spectra: Spectrograms, name: str, lowest_hz: float) -> None:
+    """One of them as a bare PNG without axes: from `lowest_hz` to Nyquist in equal ratios, same colours."""
+    grid_hz = np.geomspace(lowest_hz, spectra.hz_edges[-1], PICTURE_ROWS + 1)
+    middles_hz = np.sqrt(grid_hz[1:] * grid_hz[:-1])
+    rows = np.clip(np.searchsorted(spectra.hz_edges, middles_hz) - 1, 0, len(spectra.levels_db[name]) - 1)
+    picture = spectra.levels_db[name][rows]
+    with replacing(path) as aside:
+        imsave(aside, picture, cmap=SHADES, vmin=-SPECTROGRAM_RANGE_DB, vmax=0, origin="lower")
 
 
 def response_figure(
@@ -246,7 +279,7 @@ def _finite(values: Signal) -> Signal:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _envelope(signal: Signal, columns: int) -> tuple[NDArray[np.intp], Signal]:
+def envelope(signal: Signal, columns: int) -> tuple[NDArray[np.intp], Signal]:
     """Sample indices and values to draw: minimum, maximum of each column, or a short signal as it is."""
     if signal.size <= 2 * columns:
         return np.arange(signal.size), signal

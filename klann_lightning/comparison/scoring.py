@@ -129,10 +129,10 @@ class Recordings:
                     f"{folder} has no {', '.join(missing)}: a system is scored on all takes. Add it, or move "
                     f"{', '.join(path.name for path in files.values())} elsewhere."
                 )
-            yield system, self.scores([self._output(files[take.name], take) for take in self.takes])
+            yield system, self.scores([self.output_of(files[take.name], take) for take in self.takes])
 
-    def _output(self, path: Path, take: Take) -> Samples:
-        """What somebody made of a take, checked."""
+    def output_of(self, path: Path, take: Take) -> Samples:
+        """What somebody made of a take; PairError where its length or its rate is not the take's."""
         rate, frames, _ = audio_info(path)
         if rate != self.sample_rate:
             raise PairError(

@@ -72,16 +72,21 @@ def cell_text(rows: Sequence[Row], column: Column) -> str:
     return f"{mean} ± {column.show(statistics.stdev(values))}"
 
 
-def markdown(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> str:
-    """One device's table, also readable as it stands; what failed says why instead of numbers."""
+def lines_of(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> list[list[str]]:
+    """One device's table: what is known of each system; titles first, names of the systems in front."""
     shown = _known(rows, device, columns)
     lines = [["", *(column.title for column in shown)]]
     for system, own in systems_of(rows, device).items():
         texts = [cell_text(own, column) for column in shown]
         notes = _notes(own)
         if any(texts) or notes:
-            name = " ".join([system, *(f"({note})" for note in notes)])
-            lines.append([as_text(name), *texts])
+            lines.append([" ".join([system, *(f"({note})" for note in notes)]), *texts])
+    return lines
+
+
+def markdown(rows: Sequence[Row], device: str, columns: Sequence[Column]) -> str:
+    """One device's table, also readable as it stands; what failed says why instead of numbers."""
+    lines = [[as_text(name), *texts] for name, *texts in lines_of(rows, device, columns)]
     wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines]
     rule = ["-" * max(3, wide[0]), *("-" * (width - 1) + ":" for width in wide[1:])]

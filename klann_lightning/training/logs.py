@@ -144,6 +144,10 @@ class WandbLog(WandbLogger):
         with self._trouble.borne(Exception):
             super().log_audio(*args, **named)
 
+    def log_chart(self, name: str, figure: Any) -> None:
+        """A Plotly figure."""
+        self.log_metrics({name: figure})
+
     def finalize(self, status: str) -> None:
         with self._trouble.borne(Exception):
             super().finalize(status)
