@@ -14,9 +14,10 @@ setup: .venv/ready ## make .venv with everything installed (about 6 GB)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## simulate a compressor, learn it in a minute or two, print how well
+demo: setup ## simulate a compressor, learn it in a minute or two, write a page to hear and see it on
 	$(BIN)/python -m klann_lightning simulate compressor data --seconds 60
 	$(BIN)/python -m klann_lightning fit --config sweeps/demo.yaml --trainer.max_epochs=120
+	$(BIN)/python -m klann_lightning report runs/demo-report runs/demo
 
 speed: setup ## measure this machine, and write the README's speed table
 	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md

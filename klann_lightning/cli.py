@@ -183,6 +183,39 @@ def compare(*fit_options: str, grid: Path, out: Path, played: Path | None = None
     run(grid, out, fit_options, played)
 
 
+def report(
+    out: Path,
+    *checkpoints: str,
+    extra: Sequence[str] = (),
+    root: Path | None = None,
+    device: str | None = None,
+    split: Literal["test", "val", "train"] = "test",
+    seconds: float = 30.0,
+    title: str | None = None,
+    prune: bool = False,
+) -> None:
+    """Write a page to listen to models, to look at them, and to read what is inside.
+
+    Args:
+        out: a new folder, or that of an earlier report; its index.html opens from disk, and on any web host.
+        checkpoints: [NAME=]PATH of a checkpoint, a run's folder (all its stages), an experiment's (its newest
+            run) or a comparison's (all its models).
+        extra: [NAME=]PATH of what others made of the recordings, a file or a folder of <take>-<system>.wav.
+        root: folder of the recordings, in place of what each run was trained on.
+        device: whose recordings, where nothing beside a checkpoint says so.
+        split: test, val or train.
+        seconds: of each recording, at most, that are heard and drawn; scores are over all of it.
+        title: of the page; the devices' names without it.
+        prune: also take out of every KLANN the channels that nothing is lost by, into <out>/pruned.
+    """
+    before_torch()
+    from klann_lightning.report.command import run
+    from klann_lightning.report.making import Wanted
+
+    wanted = Wanted(tuple(checkpoints), tuple(extra), root, device, split, seconds, title, prune)
+    print(run(out, wanted))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
     "compare": compare,
@@ -190,6 +223,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "process": process,
     "import": import_results,
     "bench": bench,
+    "report": report,
+}
+REPEATED = {  # options that may be given several times, and what they are
+    "report": {
+        "extra": "[NAME=]PATH of what others made of the recordings: a file, or a folder of TAKE-SYSTEM.wav"
+    }
 }
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",
@@ -251,13 +290,22 @@ def _run_function(name: str, words: Sequence[str]) -> None:
         own, others = _divide(words, signature(function).parameters)
         function(*others, **parser.parse_args(own).as_dict())
         return
-    parser.add_function_arguments(function, as_positional=True)
-    several = [part for part in signature(function).parameters.values() if part.kind is part.VAR_POSITIONAL]
+    repeated = REPEATED.get(name, {})
+    parser.add_function_arguments(function, as_positional=True, skip=set(repeated))
+    parameters = signature(function).parameters
+    several = [part for part in parameters.values() if part.kind is part.VAR_POSITIONAL]
     for part in several:  # *args, which jsonargparse leaves out
         parser.add_argument(part.name, nargs="*", type=part.annotation, default=[])
+    for name, said in repeated.items():
+        parser.add_argument(
+            f"--{name}", action="append", type=str, default=[], help=f"{said}; any number of it"
+        )
     values = parser.parse_args(words).as_dict()
-    unnamed = [value for part in several for value in values.pop(part.name)]
-    function(*unnamed, **values)
+    others = [value for part in several for value in values.pop(part.name)]
+    before = [
+        values.pop(name) for name, part in parameters.items() if part.kind is part.POSITIONAL_OR_KEYWORD
+    ]
+    function(*before, *others, **values)
 
 
 def _divide(words: Sequence[str], names: Container[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,48 @@
+"""`report`: one folder with a page to listen to, look at and read models by."""
+
+import sys
+from pathlib import Path
+
+from klann_lightning.errors import ConfigError, KlannError
+from klann_lightning.measuring import prepare
+from klann_lightning.report.gathering import gather
+from klann_lightning.report.making import Wanted
+from klann_lightning.report.page import write_page
+from klann_lightning.report.sources import find_sources
+
+MARK = ".klann-report"  # in a folder that a report has written
+
+
+class ReportError(KlannError):
+    """A report that cannot be written."""
+
+
+def run(out: Path, wanted: Wanted) -> Path:
+    """Write the page -> its index.html.
+
+    Raises KlannError of a kind for what cannot be read, ReportError for what cannot be written.
+    """
+    if not wanted.seconds > 0:
+        raise ConfigError(f"--seconds is to be above 0, not {wanted.seconds:g}")
+    sources = find_sources(wanted.checkpoints, wanted.root, wanted.device)
+    prepare("cpu", None)
+    try:
+        _claim(out)
+        return write_page(gather(sources, out, wanted, _say), out)
+    except OSError as error:
+        raise ReportError(
+            f"cannot write into {out}: {error.strerror or error}. Free some space, or name another folder."
+        ) from error
+
+
+def _claim(out: Path) -> None:
+    """Take the folder, unless it holds something else than a report."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
+        raise ConfigError(f"{out} is there already and is no report. Name a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text("A report lies here; the next one may replace it.\n", encoding="utf-8")
+    (out / "index.html").unlink(missing_ok=True)  # until all that it needs is there
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

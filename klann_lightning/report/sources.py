@@ -1,0 +1,159 @@
+"""Which models a report is about: checkpoints, and the run or comparison that each comes from."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from klann_lightning.comparison.command import ROW
+from klann_lightning.comparison.training import CELLS, DESCRIBED, last_stage
+from klann_lightning.data.pairs import SPLITS
+from klann_lightning.errors import ConfigError
+from klann_lightning.runs import CONFIG
+from klann_lightning.training.checkpoints import load_model
+
+CONTEXT_SECONDS = 1.0  # where nothing says otherwise
+STAGES = "stage-*.ckpt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint."""
+
+    checkpoint: Path
+    system: str  # what its row is called
+    stage: str  # such as "stage 1, time", where a run's stages stand together; else ""
+    last: bool  # of its run's stages
+    device: str  # what its column is called
+    data: dict[str, Any]  # settings of PairedDataModule
+    config: Path | None  # the run's complete configuration
+    known: dict[str, Any] = field(default_factory=dict)  # what a comparison has measured
+
+
+def find_sources(words: Sequence[str], root: Path | None, device: str | None) -> list[Source]:
+    """What the words of a command line name: [NAME=]PATH each, in their order.
+
+    A checkpoint is itself; a run's folder all of its stages; an experiment's folder its newest run; a
+    comparison's folder all of its cells. `root` and `device` stand in for what no configuration beside the
+    checkpoint says; `root` also replaces it. ConfigError where there is nothing, and for what lacks
+    recordings; CheckpointError for what cannot be read.
+    """
+    sources: list[Source] = []
+    for word in words:
+        name, path = named_path(word)
+        sources += [_described(*found, name, root, device) for found in _checkpoints(path)]
+    if not sources:
+        raise ConfigError("no checkpoint is named: report OUT CHECKPOINT, or a run's folder")
+    return _distinct(sources)
+
+
+def named_path(word: str) -> tuple[str, Path]:
+    """NAME=PATH, or a path alone, whose name is then empty.
+
+    >>> named_path("ours=runs/a=b.ckpt")
+    ('ours', PosixPath('runs/a=b.ckpt'))
+    """
+    name, sign, path = word.partition("=")
+    return (name, Path(path)) if sign and name and not Path(word).exists() else ("", Path(word))
+
+
+def _checkpoints(path: Path) -> Iterator[tuple[Path, bool, bool]]:
+    """Checkpoints, whether each stands among a run's stages, and whether it is the last of them."""
+    if not path.is_dir():
+        yield path, False, True
+        return
+    folders = sorted((path / CELLS).glob("*/*/*"), key=lambda cell: (cell / DESCRIBED).stat().st_mtime_ns)
+    if not folders:
+        runs = [folder for folder in sorted(path.iterdir(), reverse=True) if any(folder.glob(STAGES))]
+        folders = [path] if any(path.glob(STAGES)) else runs[:1]
+    if not folders:
+        raise ConfigError(
+            f"{path} is no folder of a run, an experiment or a comparison: it has no {STAGES}. Name a "
+            "checkpoint, or the folder of a run that has ended a stage."
+        )
+    for folder in folders:
+        stages = sorted(folder.glob(STAGES), key=lambda stage: int(stage.name.split("-")[1]))
+        for stage in stages:
+            yield stage, True, stage == last_stage(folder)
+
+
+def _described(
+    checkpoint: Path, staged: bool, last: bool, name: str, root: Path | None, device: str | None
+) -> Source:
+    folder, model = checkpoint.parent, load_model(checkpoint)
+    config = next((folder / file for file in (CONFIG, DESCRIBED) if (folder / file).is_file()), None)
+    data = _data_of(config)
+    if device is not None or not data:
+        if device is None:
+            raise ConfigError(
+                f"no {CONFIG} beside {checkpoint} says which recordings it is a model of. Name the device by "
+                "--device, and the folder of its recordings by --root."
+            )
+        defaults = {"root": "data", "context_seconds": CONTEXT_SECONDS, "sample_rate": model.sample_rate}
+        data = {**defaults, **data, "device": device}
+    if root is not None:
+        data["root"] = str(root)
+    if not any((Path(data["root"]) / split).is_dir() for split in SPLITS):
+        raise ConfigError(
+            f"the recordings that {checkpoint} is a model of are not in {data['root']}. Name the folder that "
+            f"has {', '.join(SPLITS)} by --root."
+        )
+    known = _row_of(folder)
+    parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    called = data["device"]
+    return Source(
+        checkpoint,
+        name or known.get("system") or f"{type(model).__name__} {parameters}",
+        _stage_name(checkpoint.stem) if staged else "",
+        last,
+        known.get("device") or (called if isinstance(called, str) else ", ".join(called)),
+        {**data, "train": None, "num_workers": 0, "train_seconds": None},
+        config,
+        known if last else {},
+    )
+
+
+def _data_of(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return dict(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{config} is not the configuration of a run: {error}. Copy it again.") from error
+
+
+def _row_of(folder: Path) -> dict[str, Any]:
+    """A comparison's line for its cell."""
+    file = folder / ROW
+    row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return row
+
+
+def _stage_name(stem: str) -> str:
+    """
+    >>> _stage_name("stage-3-spectral")
+    'stage 3, spectral'
+    """
+    _, number, name = stem.split("-", 2)
+    return f"stage {number}, {name}"
+
+
+def _distinct(sources: list[Source]) -> list[Source]:
+    """No two with the same row and column: a second run of the same model is (2), and so are other data."""
+    columns: dict[str, list[Mapping[str, Any]]] = {}
+    taken: dict[tuple[str, str, str], int] = {}
+    distinct = []
+    for source in sources:
+        known = columns.setdefault(source.device, [])
+        if source.data not in known:
+            known.append(source.data)
+        number = known.index(source.data) + 1
+        device = source.device if number == 1 else f"{source.device} ({number})"
+        place = source.system, source.stage, device
+        taken[place] = taken.get(place, 0) + 1
+        system = source.system if taken[place] == 1 else f"{source.system} ({taken[place]})"
+        distinct.append(replace(source, system=system, device=device))
+    return distinct

@@ -1,0 +1,88 @@
+"""A headless Chromium for tests of pages, its pages, and what they are heard to play."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+TAP = """
+registerProcessor('tap', class extends AudioWorkletProcessor {
+  process([[channel]]) {
+    this.port.postMessage([currentFrame, channel ? channel.slice() : new Float32Array(128)]);
+    return true;
+  }
+});
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for all tests; where KLANN_TEST_CHROMIUM is set, as in CI, its absence is an error."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None and not os.environ.get("KLANN_TEST_CHROMIUM"):
+        pytest.skip("no Chromium is installed (Debian package chromium)")
+    assert program is not None, f"KLANN_TEST_CHROMIUM is set, but none of {', '.join(NAMES)} is on the path"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page and what went wrong or out in it; `bypass_csp` lets a test add scripts of its own."""
+
+    def __init__(self, browser: Browser, **settings: object) -> None:
+        self.context = browser.new_context(**{"reduced_motion": "reduce", **settings})
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self._said(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.faults.append("a dialog opened"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") or "WARN" in text:
+            self.faults.append(text)
+
+    def open(self, index: Path | str) -> Page:
+        self.page.goto(index if isinstance(index, str) else index.as_uri())
+        return self.page
+
+    def record(self) -> None:
+        """Listen, from now on, to all that the player's engine puts out."""
+        self.page.evaluate(
+            """async (code) => {
+                const { context, output } = klann.engine;
+                await context.audioWorklet.addModule('data:text/javascript,' + encodeURIComponent(code));
+                const tap = new AudioWorkletNode(context, 'tap', { numberOfOutputs: 0 });
+                window.heard = [];
+                tap.port.onmessage = ({ data }) => heard.push(data);
+                output.connect(tap);
+                while (heard.length < 2) await new Promise((done) => setTimeout(done, 5));
+                heard.length = 0;  // the tap's first block comes before it is part of the sound's way
+            }""",
+            TAP,
+        )
+
+    def heard(self, seconds: float) -> tuple[int, np.ndarray]:
+        """What comes in the next seconds -> sample of the audio clock, samples [T]."""
+        self.page.evaluate("heard.length = 0")
+        return self.heard_since(seconds)
+
+    def heard_since(self, seconds: float) -> tuple[int, np.ndarray]:
+        """The same with what came before, since `record` or `heard`; fails where a block is missing."""
+        self.page.wait_for_timeout(1000 * seconds)
+        blocks = self.page.evaluate("heard.splice(0).map(([frame, block]) => [frame, [...block]])")
+        frames = np.array([frame for frame, _ in blocks])
+        assert (np.diff(frames) == 128).all(), "the recording has gaps"
+        return int(frames[0]), np.concatenate([block for _, block in blocks])
+
+    def close(self) -> None:
+        self.context.close()
