@@ -206,7 +206,7 @@ def report(
         split: test, val or train.
         seconds: of each recording, at most, that are heard and drawn; scores are over all of it.
         title: of the page; the devices' names without it.
-        prune: also take out of every KLANN the channels that nothing is lost by, into <out>/pruned.
+        prune: also take out of every KLANN the channels that nothing is lost by, into OUT/pruned.
     """
     before_torch()
     from klann_lightning.report.command import run
@@ -229,6 +229,9 @@ REPEATED = {  # options that may be given several times, and what they are
     "report": {
         "extra": "[NAME=]PATH of what others made of the recordings: a file, or a folder of TAKE-SYSTEM.wav"
     }
+}
+SWITCHES = {  # options without a value
+    "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"}
 }
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",
@@ -290,16 +293,17 @@ def _run_function(name: str, words: Sequence[str]) -> None:
         own, others = _divide(words, signature(function).parameters)
         function(*others, **parser.parse_args(own).as_dict())
         return
-    repeated = REPEATED.get(name, {})
-    parser.add_function_arguments(function, as_positional=True, skip=set(repeated))
     parameters = signature(function).parameters
+    repeated = REPEATED.get(name, {})
+    switches = SWITCHES.get(name, {})
+    parser.add_function_arguments(function, as_positional=True, skip={*repeated, *switches})
     several = [part for part in parameters.values() if part.kind is part.VAR_POSITIONAL]
     for part in several:  # *args, which jsonargparse leaves out
         parser.add_argument(part.name, nargs="*", type=part.annotation, default=[])
-    for name, said in repeated.items():
-        parser.add_argument(
-            f"--{name}", action="append", type=str, default=[], help=f"{said}; any number of it"
-        )
+    for option, said in repeated.items():
+        parser.add_argument(f"--{option}", action="append", type=str, default=[], help=f"{said}; repeatable")
+    for option, said in switches.items():
+        parser.add_argument(f"--{option}", action="store_true", help=said)
     values = parser.parse_args(words).as_dict()
     others = [value for part in several for value in values.pop(part.name)]
     before = [

@@ -26,7 +26,7 @@ from klann_lightning.fidelity import Samples, Signal
 
 BLOCK_SECONDS = 32 / 44100
 SMOOTHED = 7  # blocks, of input and output alike: phase shifts between them then matter less
-LONGEST_SECONDS = 12.0  # of a recording that are looked at
+LONGEST_SECONDS = 30.0  # of a recording that are looked at
 FLOOR = 1e-5  # of the loudest block's power: what is quieter says nothing of the gain
 KNOTS = 10
 LOUDEST_WEIGHT = 3.0  # times the median
@@ -88,7 +88,8 @@ def fit_detector(
     """The detector that comes nearest to a recording, [T] and [T]; of the same kind as `like`, if given.
 
     The first `context` samples only bring its state about, which is zero before them. None for less than a
-    second after these, and for what is silent or not finite. Looks at the first 12 s.
+    second after these, and for what is silent or not finite. Looks at the first 30 s: of much less, slow
+    time constants are not to be had.
     """
     seen = _seen(source, output, sample_rate, context)
     if seen is None:

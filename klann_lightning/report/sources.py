@@ -51,13 +51,17 @@ def find_sources(words: Sequence[str], root: Path | None, device: str | None) ->
 
 
 def named_path(word: str) -> tuple[str, Path]:
-    """NAME=PATH, or a path alone, whose name is then empty.
+    """NAME=PATH, or a path alone, whose name is then empty; where it has several signs, what is there counts.
 
     >>> named_path("ours=runs/a=b.ckpt")
     ('ours', PosixPath('runs/a=b.ckpt'))
     """
-    name, sign, path = word.partition("=")
-    return (name, Path(path)) if sign and name and not Path(word).exists() else ("", Path(word))
+    places = [place for place, sign in enumerate(word) if sign == "=" and place]
+    if not places or Path(word).exists():
+        return "", Path(word)
+    there = [place for place in places if Path(word[place + 1 :]).exists()]
+    place = (there or places)[0]
+    return word[:place], Path(word[place + 1 :])
 
 
 def _checkpoints(path: Path) -> Iterator[tuple[Path, bool, bool]]:
