@@ -74,7 +74,7 @@ def sine_spectrum(model: Model, sample_rate: int, level: float, wanted_hz: float
     y = _played(model, b, sample_rate, level)
     spectrum = _spectrum(y if np.isfinite(y).all() else np.full_like(y, np.nan))
     k = np.arange(spectrum.size)
-    between = (np.minimum(k % b, -k % b) > LEAK) & (k > LEAK)
+    between = np.minimum(k % b, -k % b) > LEAK
     orders = np.arange(1, spectrum.size // b + 1)
     peaks = [np.abs(spectrum[max(0, m * b - LEAK) : m * b + LEAK + 1]).max() for m in orders]
     full_scale = 2 / _window(sample_rate).sum()  # of a sine with an amplitude of 1

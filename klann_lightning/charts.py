@@ -25,6 +25,7 @@ COLUMNS = 2000  # of a waveform
 LOWEST_HZ = 40.0  # of a spectrogram
 TICKS_HZ = (100, 1000, 10_000)
 SPECTRUM_COLUMNS = 400
+NEAR_ONE = 0.01  # of z = 1: cutoffs below 70 Hz at 44.1 kHz
 RESPONSE_RANGE_DB = 80.0
 
 
@@ -90,7 +91,7 @@ def level_figure(curves: Mapping[str, LevelCurve]) -> go.Figure:
             x=curve.input_db.astype(np.float32),
             y=curve.output_db.astype(np.float32),
             mode="markers",
-            marker={"color": color, "size": 4, "opacity": 0.35},
+            marker={"color": color, "size": 5, "opacity": 0.6},
             name=f"{name}, 50 ms",
         )
         line = {"color": color, "width": 3 if place == 0 else 2, "dash": DASHES[min(place, 1)]}
@@ -169,10 +170,10 @@ def harmonics_figure(spectra: Sequence[SineSpectrum], sample_rate: int) -> go.Fi
 
 def curves_figure(x: Samples, curves: Mapping[str, Samples]) -> go.Figure:
     """What a lift does to a sample: one small panel a channel, each [N] over x [N]."""
-    columns = min(4, len(curves)) or 1
+    columns = min(3, len(curves)) or 1
     rows = math.ceil(len(curves) / columns) or 1
     figure = make_subplots(
-        rows, columns, subplot_titles=list(curves), shared_xaxes=True, horizontal_spacing=0.05
+        rows, columns, subplot_titles=list(curves), shared_xaxes=True, horizontal_spacing=0.12
     )
     for place, curve in enumerate(curves.values()):
         row, column = divmod(place, columns)
@@ -205,28 +206,40 @@ def filters_figure(
 
 
 def poles_figure(poles: Mapping[str, Sequence[complex]], zeros: Mapping[str, Sequence[complex]]) -> go.Figure:
-    """Poles (crosses) and zeros (circles) of each channel's filters, in the z-plane."""
-    figure = go.Figure()
-    angle = np.linspace(0, 2 * np.pi, 200)
-    circle = _line(
-        np.cos(angle), np.sin(angle), "unit circle", {"color": OTHER, "width": 1}, showlegend=False
+    """Poles (crosses) and zeros (circles) of each channel's filters in the z-plane, and larger near z = 1."""
+    titles = ["z-plane", "near z = 1, where all that is slow lies"]
+    figure = make_subplots(1, 2, horizontal_spacing=0.16, subplot_titles=titles)
+    angle = np.sort(
+        np.concatenate([np.linspace(-np.pi, np.pi, 200), np.linspace(-NEAR_ONE, NEAR_ONE, 50) * 3])
     )
-    figure.add_trace(circle)
-    for place, name in enumerate(poles):
-        color = COLORS[place % len(COLORS)]
-        for values, symbol, first in ((poles[name], "x", True), (zeros[name], "circle-open", False)):
-            figure.add_scatter(
-                x=np.real(values),
-                y=np.imag(values),
-                mode="markers",
-                marker={"symbol": symbol, "color": color, "size": 9},
-                name=name,
-                legendgroup=name,
-                showlegend=first,
-            )
-    figure.update_xaxes(title_text="Real part", range=[-1.6, 1.6], zeroline=True)
-    figure.update_yaxes(title_text="Imaginary part", range=[-1.2, 1.2], scaleanchor="x", zeroline=True)
-    return _finished(figure, 460, legend="right")
+    for column, half in ((1, 1.25), (2, NEAR_ONE)):
+        circle = _line(
+            np.cos(angle), np.sin(angle), "unit circle", {"color": OTHER, "width": 1}, showlegend=False
+        )
+        figure.add_trace(circle, row=1, col=column)
+        for place, name in enumerate(poles):
+            color = COLORS[place % len(COLORS)]
+            for values, symbol, first in (
+                (poles[name], "x", column == 1),
+                (zeros[name], "circle-open", False),
+            ):
+                trace = go.Scatter(
+                    x=np.real(values),
+                    y=np.imag(values),
+                    mode="markers",
+                    marker={"symbol": symbol, "color": color, "size": 9},
+                    name=name,
+                    legendgroup=name,
+                    showlegend=first,
+                )
+                figure.add_trace(trace, row=1, col=column)
+        middle = 0 if column == 1 else 1 - half * 0.8
+        axis = "x" if column == 1 else "x2"
+        figure.update_xaxes(title_text="Real part", range=[middle - half, middle + half], row=1, col=column)
+        figure.update_yaxes(range=[-half, half], scaleanchor=axis, constrain="domain", row=1, col=column)
+    figure.update_xaxes(constrain="domain", nticks=5)
+    figure.update_yaxes(title_text="Imaginary part", row=1, col=1)
+    return _finished(figure, 420)
 
 
 def costs_figure(costs_db: Mapping[str, float]) -> go.Figure:

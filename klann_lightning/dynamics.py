@@ -30,6 +30,7 @@ POINTS = 300  # of a step response, at equal ratios of time
 SMALLEST_DB = 0.3  # change of gain that a time constant is made of
 SMALLEST_SHARE = 0.1  # of that change that is a part of its own
 SILENT_GAIN = 1e-6  # of a model from which nothing comes
+APART = 1.5  # ratio of two time constants: of nearer ones the shares grow without limit and cancel
 LONGEST = 2.0  # times what was seen: slower decays cannot be told from a drift
 
 RISE_DB, RISE_SECONDS = 12.0, 0.05  # of an onset in a recording, and for how long before it was quiet
@@ -137,7 +138,8 @@ def time_constants(seconds: Samples, values_db: Samples) -> list[TimeConstant]:
 
         v(t) = c + sum_k a_k exp(-t / s_k)
     Least squares over points at equal ratios of time, so that milliseconds count as much as seconds. Two are
-    taken where that halves the error of one and both move a tenth of the change or more. Empty where the
+    taken where that halves the error of one, both move a tenth of the change or more, and they are 1.5 times
+    apart. Empty where the
     change is below 0.3 dB, or where it has not come to rest.
     """
     if not np.isfinite(values_db).all() or np.ptp(values_db) < SMALLEST_DB:
@@ -145,8 +147,9 @@ def time_constants(seconds: Samples, values_db: Samples) -> list[TimeConstant]:
     one, two = (_exponentials(seconds, values_db, starts) for starts in STARTS)
     chosen = one
     if two.error < one.error / 2:
-        shares = [abs(part.share_db) for part in two.parts]
-        if min(shares) > SMALLEST_SHARE * np.ptp(values_db):
+        fast, slow = two.parts
+        smaller = min(abs(fast.share_db), abs(slow.share_db))
+        if smaller > SMALLEST_SHARE * np.ptp(values_db) and slow.seconds > APART * fast.seconds:
             chosen = two
     return [part for part in chosen.parts if part.seconds < LONGEST * seconds[-1]]
 

@@ -109,6 +109,7 @@ def _cell(row: Row, take: Take, best: float | None) -> dict[str, Any] | None:
     version = next(one for one in take.versions if one.key == key)
     return {
         "key": key,
+        "label": version.label,
         "take": take,
         "numbers": _numbers(version),
         "best": version.esr_db is not None and version.esr_db == best,

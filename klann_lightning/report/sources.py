@@ -69,7 +69,8 @@ def _checkpoints(path: Path) -> Iterator[tuple[Path, bool, bool]]:
     if not path.is_dir():
         yield path, False, True
         return
-    folders = sorted((path / CELLS).glob("*/*/*"), key=lambda cell: (cell / DESCRIBED).stat().st_mtime_ns)
+    cells = [row.parent for row in (path / CELLS).glob(f"*/*/*/{ROW}")]  # that have come to their end
+    folders = sorted(cells, key=lambda cell: (cell / DESCRIBED).stat().st_mtime_ns)
     if not folders:
         runs = [folder for folder in sorted(path.iterdir(), reverse=True) if any(folder.glob(STAGES))]
         folders = [path] if any(path.glob(STAGES)) else runs[:1]

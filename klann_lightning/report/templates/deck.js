@@ -23,7 +23,8 @@ klann.deck = (() => {
   const shown = (take) => take.versions.filter((version) => version.kind !== "anchor");
   const target = (take) => take.versions.find((version) => version.kind === "target");
   const modelled = (version) => version.kind === "model" || version.kind === "extra";
-  const lastModel = (take) => shown(take).filter(modelled).at(-1) ?? shown(take).at(-1);
+  const last = (take, kind) => shown(take).findLast((version) => version.kind === kind);
+  const lastModel = (take) => last(take, "model") ?? last(take, "extra") ?? shown(take).at(-1);
   const twin = (take, version) => version && shown(take).find((other) => other.label === version.label);
 
   function setTake(take) {
