@@ -5,7 +5,7 @@ in the output is what its absence costs there. A channel is absent where its fil
 its mean over the scored samples: the constant that the rest may need stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ TONE_HZ, SETTLING_SECONDS = 1000, 3
 MOST, MUCH, SOME = 0.7, 0.5, 0.2
 NEARLY_STRAIGHT, CLIPPED = 0.05, 0.05  # of what is no line, and of the odd part of that
 CLIPS = 0.5  # steepness of the curve
+SLOWER = 1.5  # times, from which on another time constant is named beside the first
 STANDS_STILL = 1e-3  # deviation over the mean
 RINGING = 5.0  # quality factor
 
@@ -167,16 +168,7 @@ class KlannReading:
             lines[0] = f"{lines[0][:-1]}; leaving one out costs most with {', '.join(names)}."
         if idle := [channel.name for channel in self.channels if channel.idle]:
             lines.append(f"Idle, at less than {IDLE_DB} dB each: {', '.join(idle)}.")
-        lasting = [channel for channel in working if channel.mode_share > SOME]
-        if lasting:
-            slowest = max(lasting, key=lambda channel: channel.time_constant_ms)
-            beyond = slowest.time_constant_ms / 1000 > self.scored_seconds
-            lines.append(
-                f"The slowest time constant that matters is {seconds(slowest.time_constant_ms)}, in "
-                f"{slowest.name}"
-                + f", more than recordings of {self.scored_seconds:.1f} s can tell" * beyond
-                + "."
-            )
+        lines += self._lasting(working)
         levels = [channel.name for channel in working if "follows the level" in channel.sentence]
         if levels:
             lines.append(f"The level is followed by {', '.join(levels)}.")
@@ -185,6 +177,23 @@ class KlannReading:
             f"{self.odd_harmonics_db:.0f} dB (odd) and {self.even_harmonics_db:.0f} dB (even)."
         )
         return lines
+
+    def _lasting(self, working: Sequence[ChannelReading]) -> Iterator[str]:
+        """The slowest that a channel's output mostly is, and the slowest pole there is, if it is another."""
+        mostly = max(
+            ((c.time_constant_ms, c.name) for c in working if c.mode_share > SOME), default=(0.0, "")
+        )
+        poles = [(ms, c.name) for c in working for biquad in c.biquads for ms in biquad.time_constants_ms]
+        slowest = max(poles, default=(0.0, ""))
+        if mostly[0]:
+            yield f"Of what channels mostly give, the slowest has {self._lasts(*mostly)}."
+        if slowest[0] > SLOWER * mostly[0]:
+            yield f"The slowest pole has {self._lasts(*slowest)}."
+
+    def _lasts(self, milliseconds: float, name: str) -> str:
+        beyond = f", more than recordings of {self.scored_seconds:.1f} s can tell"
+        said = f"a time constant of {seconds(milliseconds)}, in {name}"
+        return f"{said}{beyond}" if milliseconds / 1000 > self.scored_seconds else said
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def test_a_compressor_is_read_back():
         f"2 of its 3 channels carry the output; leaving one out costs most with channel 1 "
         f"({sound.contribution.cost_db:.1f} dB), channel 2 ({level.contribution.cost_db:.1f} dB).",
         "Idle, at less than 0.1 dB each: channel 3.",
-        "The slowest time constant that matters is 900 ms, in channel 2.",
+        "Of what channels mostly give, the slowest has a time constant of 900 ms, in channel 2.",
         "The level is followed by channel 2.",
     ]
 

@@ -15,7 +15,7 @@ from klann_lightning.report.pruning import prune, write_pruned
 from klann_lightning.report.sources import Source
 
 PRUNED = "pruned"  # folder of the smaller checkpoints
-COLUMNS = ["channel", "cutoff", "damping", "time constant", "filter", "without it, dB", "what it does"]
+COLUMNS = ["channel", "cutoff", "damping", "time constants", "filter", "without it, dB", "what it does"]
 
 
 def write_reading(
@@ -42,11 +42,17 @@ def _row(channel: ChannelReading) -> list[str]:
         channel.name,
         ", ".join(hertz(biquad.cutoff_hz) for biquad in channel.biquads),
         ", ".join(f"{biquad.damping:.2g}" for biquad in channel.biquads),
-        seconds(channel.time_constant_ms),
+        ", ".join(_time_constants(channel)),
         channel.shape.kind,
         f"{channel.contribution.cost_db:.2f}",
         channel.sentence,
     ]
+
+
+def _time_constants(channel: ChannelReading) -> list[str]:
+    """Of every pole, conjugate pairs once."""
+    texts = [seconds(ms) for biquad in channel.biquads for ms in sorted(biquad.time_constants_ms)]
+    return list(dict.fromkeys(texts))
 
 
 def _pruning(
