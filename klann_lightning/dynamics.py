@@ -139,8 +139,7 @@ def time_constants(seconds: Samples, values_db: Samples) -> list[TimeConstant]:
         v(t) = c + sum_k a_k exp(-t / s_k)
     Least squares over points at equal ratios of time, so that milliseconds count as much as seconds. Two are
     taken where that halves the error of one, both move a tenth of the change or more, and they are 1.5 times
-    apart. Empty where the
-    change is below 0.3 dB, or where it has not come to rest.
+    apart. Empty where the change is below 0.3 dB, or where it has not come to rest.
     """
     if not np.isfinite(values_db).all() or np.ptp(values_db) < SMALLEST_DB:
         return []

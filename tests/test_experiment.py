@@ -247,7 +247,7 @@ def test_wandb_is_logged_offline(tiny_root, tmp_path):
     (folder,) = tmp_path.glob("la2a/*/wandb/offline-run-*")
     media = {path.name.split("_")[0] for path in (folder / "files" / "media").rglob("*.*")}
     assert {"waveform", "spectrogram", "filters", "output", "target", "residual"} <= media
-    assert {"levels", "harmonics", "curves", "poles", "costs"} <= media
+    assert {"track", "levels", "harmonics", "curves", "poles", "costs"} <= media
 
 
 def test_a_saved_config_repeats_the_run(tiny_root, tmp_path):

@@ -155,6 +155,7 @@ def test_a_report_replaces_its_own_folder_and_no_other(written, run, tmp_path):
     shutil.copytree(written, again)
     main(["report", str(again), str(run / "stage-1-time.ckpt"), "--seconds=0.25"])
     assert len(versions(again)) == 4
+    assert len(list((again / "audio").glob("*.flac"))) == 4
     assert content(again)["takes"][0]["seconds"] == 0.25
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("unique")

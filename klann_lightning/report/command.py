@@ -1,13 +1,15 @@
 """`report`: one folder with a page to listen to, look at and read models by."""
 
+import shutil
 import sys
 from pathlib import Path
 
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.measuring import prepare
+from klann_lightning.report.assets import FIGURES, PICTURES, SOUNDS
 from klann_lightning.report.gathering import gather
-from klann_lightning.report.making import Wanted
-from klann_lightning.report.page import write_page
+from klann_lightning.report.making import CONFIGURATIONS, Wanted
+from klann_lightning.report.page import BESIDE, write_page
 from klann_lightning.report.sources import find_sources
 
 MARK = ".klann-report"  # in a folder that a report has written
@@ -36,10 +38,12 @@ def run(out: Path, wanted: Wanted) -> Path:
 
 
 def _claim(out: Path) -> None:
-    """Take the folder, unless it holds something else than a report."""
+    """Take the folder, unless it holds something else than a report; smaller checkpoints there stay."""
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
         raise ConfigError(f"{out} is there already and is no report. Name a new folder.")
     out.mkdir(parents=True, exist_ok=True)
+    for name in (SOUNDS, FIGURES, PICTURES, BESIDE, CONFIGURATIONS):
+        shutil.rmtree(out / name, ignore_errors=True)
     (out / MARK).write_text("A report lies here; the next one may replace it.\n", encoding="utf-8")
     (out / "index.html").unlink(missing_ok=True)  # until all that it needs is there
 

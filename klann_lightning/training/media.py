@@ -18,6 +18,7 @@ from klann_lightning.training.logs import WandbLog
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.stages import StageListener
 
+ESR_SECONDS = 0.1  # of the windows of the ESR over time
 LONGEST_SECONDS = 30  # of a recording that is drawn and played
 
 
@@ -25,7 +26,7 @@ class StageMedia(StageListener):
     """At every stage's end: the first validation file through the model, as figures and audio.
 
     In the run's folder: `<stage>/{waveform,spectrogram,filters}.png`, `<stage>/{output,target,residual}.wav`.
-    W&B also gets what else a report's page shows of a model: levels, steps, harmonics, and what is inside.
+    W&B also gets the figures of a report's page: track, levels, steps, harmonics, and what is inside.
     """
 
     @rank_zero_only
@@ -131,12 +132,17 @@ def _figures(model: AudioModel, excerpt: _Excerpt, stage: str) -> dict[str, Any]
 
 def _charts(model: AudioModel, excerpt: _Excerpt) -> dict[str, Any]:
     """What a report's page shows of a model, by name: Plotly's figures, which only W&B needs here."""
+    from klann_lightning.charts import track_figure
+    from klann_lightning.fidelity import esr_over_time
     from klann_lightning.portrait import of_inside, of_model, of_output
     from klann_lightning.reading import read_klann
 
+    rate, (_, target, output) = model.sample_rate, excerpt.heard()
+    esr_db = esr_over_time(output, target, rate, ESR_SECONDS)
     drawn, _ = of_model(model, excerpt.source)
-    drawn |= of_output(*excerpt.heard(), model.sample_rate)
+    drawn |= of_output(*excerpt.heard(), rate)
     if isinstance(model, Klann):
         take = torch.from_numpy(excerpt.source), torch.from_numpy(excerpt.target)
         drawn |= of_inside(read_klann(model, [take], excerpt.context))
-    return {name: chart.figure for name, chart in drawn.items()}
+    track = track_figure(target, output, rate, esr_db, ESR_SECONDS)
+    return {"track": track, **{name: chart.figure for name, chart in drawn.items()}}
