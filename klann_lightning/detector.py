@@ -26,7 +26,8 @@ from klann_lightning.fidelity import Samples, Signal
 
 BLOCK_SECONDS = 32 / 44100
 SMOOTHED = 7  # blocks, of input and output alike: phase shifts between them then matter less
-LONGEST_SECONDS = 30.0  # of a recording that are looked at
+CHOOSING_SECONDS = 15.0  # of a recording by which the kind is chosen
+LONGEST_SECONDS = 120.0  # by which its times are then found: slow ones need some of them
 FLOOR = 1e-5  # of the loudest block's power: what is quieter says nothing of the gain
 KNOTS = 10
 LOUDEST_WEIGHT = 3.0  # times the median
@@ -88,16 +89,20 @@ def fit_detector(
     """The detector that comes nearest to a recording, [T] and [T]; of the same kind as `like`, if given.
 
     The first `context` samples only bring its state about, which is zero before them. None for less than a
-    second after these, and for what is silent or not finite. Looks at the first 30 s: of much less, slow
-    time constants are not to be had.
+    second after these, and for what is silent or not finite. Looks at the first two minutes; in some seconds
+    alone, a time constant of seconds may be found half as long, or twice. It is meant for what averages over
+    about a millisecond before it attacks, as most detectors of level do.
     """
-    seen = _seen(source, output, sample_rate, context)
+    seen = _seen(source, output, sample_rate, context, LONGEST_SECONDS)
     if seen is None:
         return None
-    if like is not None:
-        return _fitted(seen, like.topology, like.senses, like)
-    found = [_best(seen, topology, senses) for topology, senses in KINDS]
-    return min(found, key=lambda detector: detector.error_db)
+    if like is None:
+        opening = _seen(source, output, sample_rate, context, CHOOSING_SECONDS) or seen
+        found = [_best(opening, topology, senses) for topology, senses in KINDS]
+        like = min(found, key=_error)
+        if len(source) <= CHOOSING_SECONDS * sample_rate:
+            return like
+    return _fitted(seen, like.topology, like.senses, like)
 
 
 def _best(seen: _Seen, topology: Topology, senses: Senses) -> Detector:
@@ -167,9 +172,9 @@ def _fitted(seen: _Seen, topology: Topology, senses: Senses, start: Detector) ->
     )
 
 
-def _seen(source: Signal, output: Signal, sample_rate: int, context: int) -> _Seen | None:
+def _seen(source: Signal, output: Signal, sample_rate: int, context: int, longest_s: float) -> _Seen | None:
     size = max(1, round(BLOCK_SECONDS * sample_rate))
-    frames = min(len(source), round(LONGEST_SECONDS * sample_rate)) // size * size
+    frames = min(len(source), round(longest_s * sample_rate)) // size * size
     if frames < sample_rate or not (
         np.isfinite(source[:frames]).all() and np.isfinite(output[:frames]).all()
     ):

@@ -134,7 +134,8 @@ def save_spectrogram(path: Path, spectra: Spectrograms, name: str, lowest_hz: fl
     grid_hz = np.geomspace(lowest_hz, spectra.hz_edges[-1], PICTURE_ROWS + 1)
     middles_hz = np.sqrt(grid_hz[1:] * grid_hz[:-1])
     rows = np.clip(np.searchsorted(spectra.hz_edges, middles_hz) - 1, 0, len(spectra.levels_db[name]) - 1)
-    picture = spectra.levels_db[name][rows]
+    passed = np.minimum(np.append(rows[0], rows[:-1] + 1), rows)  # a narrow row that has no middle in it
+    picture = np.maximum(spectra.levels_db[name][rows], spectra.levels_db[name][passed])
     with replacing(path) as aside:
         imsave(aside, picture, cmap=SHADES, vmin=-SPECTROGRAM_RANGE_DB, vmax=0, origin="lower")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from klann_lightning.aliasing import aliasing
+from klann_lightning.aliasing import aliasing, sine_spectrum
 
 RATE = 44100
 OVERSAMPLING = 16
@@ -136,3 +136,82 @@ def test_what_cannot_be_measured_is_refused():
             aliasing(driven, RATE, 0.1, [hz])
     with pytest.raises(ValueError, match=r"the model made \(1, 66150\) of \(66150,\)"):
         aliasing(lambda x: x[None], RATE, 0.1)
+
+
+# Spectra of single sines
+
+
+def test_a_wire_has_the_sine_alone():
+    found = sine_spectrum(lambda x: x, RATE, 0.1, 1000)
+    assert found.level_db == pytest.approx(-20)
+    assert found.frequency_hz == pytest.approx(1000, rel=0.1)
+    assert math.gcd(found.frequency_hz, RATE) == 1
+    np.testing.assert_array_equal(
+        found.harmonics_hz, np.arange(found.frequency_hz, RATE / 2, found.frequency_hz)
+    )
+    assert found.harmonics_db[0] == pytest.approx(20 * math.log10(0.1 * math.sqrt(2)), abs=1e-6)
+    assert found.harmonics_db[1:].max() < -200
+    assert found.between_db.max() < -200
+
+
+def test_harmonics_of_a_polynomial_are_calculated():
+    """(A sin)^2 has A^2 / 2 at 2 f, (A sin)^3 3/4 A^3 at f and A^3 / 4 at 3 f; DC is no harmonic."""
+    level = 0.3
+    amplitude = math.sqrt(2) * level
+    found = sine_spectrum(lambda x: x + x**2 + x**3, RATE, level, 1000)
+    peaks = amplitude + 0.75 * amplitude**3, amplitude**2 / 2, amplitude**3 / 4
+    np.testing.assert_allclose(found.harmonics_db[:3], 20 * np.log10(peaks), atol=1e-6)
+    assert found.harmonics_db[3:].max() < -200
+    assert found.between_db.max() < -200
+    assert found.between_hz.min() > 10
+
+
+@pytest.mark.parametrize("hz", [9000, 12000])
+def test_what_folds_lies_between_at_its_own_frequency(hz):
+    """The third harmonic of f above 7350 Hz comes out at |44100 - 3 f|."""
+    level = 0.3
+    found = sine_spectrum(lambda x: x + x**3, RATE, level, hz)
+    strongest = found.between_db.argmax()
+    assert found.between_hz[strongest] == abs(RATE - 3 * found.frequency_hz)
+    folded = (math.sqrt(2) * level) ** 3 / 4
+    assert found.between_db[strongest] == pytest.approx(20 * math.log10(folded), abs=1e-6)
+
+
+def test_both_measures_of_aliasing_agree():
+    """A line of the window sin^6 has (1, 3/4, 3/10, 1/20) of its peak at 0, 1, 2, 3 bins' distance."""
+    found = sine_spectrum(driven, RATE, 1.0, 5000)
+    measured = aliasing(driven, RATE, 1.0, [5000])
+    assert measured.frequencies_hz == [found.frequency_hz]
+    spread = 1 + 2 * (0.75**2 + 0.3**2 + 0.05**2)
+    between = np.sum(10 ** (found.between_db / 10))
+    total = between + spread * np.sum(10 ** (found.harmonics_db / 10))
+    assert measured.overall_db == pytest.approx(10 * math.log10(between / total), abs=0.01)
+
+
+def test_harmonics_and_the_rest_are_all_bins_once():
+    found = sine_spectrum(driven, RATE, 0.5, 1000)
+    near = [hz for m in found.harmonics_hz.astype(int) for hz in range(m - 10, min(m + 10, RATE // 2) + 1)]
+    assert sorted([*near, *found.between_hz.astype(int)]) == [*range(11, RATE // 2 + 1)]
+
+
+def test_a_spectrum_is_the_settled_ones():
+    burst = np.where(np.arange(RATE + RATE // 2) < RATE // 2, 1.0, 0.0)
+    found = sine_spectrum(lambda x: x + burst, RATE, 0.1, 1000)
+    assert found.between_db.max() < -200
+
+
+@pytest.mark.parametrize(("dead", "level_db"), [(0.0, -math.inf), (math.nan, math.nan), (math.inf, math.nan)])
+def test_a_spectrum_of_what_is_silent_or_diverged(dead, level_db):
+    found = sine_spectrum(lambda x: np.full_like(x, dead), RATE, 0.1, 1000)
+    for values in (found.harmonics_db, found.between_db):
+        np.testing.assert_array_equal(values, np.full_like(values, level_db))
+
+
+def test_spectra_that_cannot_be_measured_are_refused():
+    for level in (0, -0.1, math.nan):
+        with pytest.raises(ValueError, match=rf"RMS level {level} measures nothing"):
+            sine_spectrum(driven, RATE, level, 1000)
+    with pytest.raises(ValueError, match=r"a sine of 22050 Hz at 44100 Hz. Choose 50 Hz or more"):
+        sine_spectrum(driven, RATE, 0.1, 22050)
+    with pytest.raises(ValueError, match=r"the model made \(1, 66150\) of \(66150,\)"):
+        sine_spectrum(lambda x: x[None], RATE, 0.1, 1000)

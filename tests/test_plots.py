@@ -4,18 +4,24 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
+from matplotlib import colormaps, pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from klann_lightning.plots import (
     COLORS,
+    PICTURE_ROWS,
+    SHADES,
+    Spectrograms,
     esr_over_time_figure,
     front_figure,
     response_figure,
+    save_spectrogram,
     spectrogram_figure,
+    spectrograms,
     waveform_figure,
 )
 
@@ -136,6 +142,93 @@ def test_spectrogram_panels_share_one_colour_scale(pair):
     assert {mesh.get_clim() for mesh in meshes} == {(-90, 0)}
     assert len({mesh.get_cmap().name for mesh in meshes}) == 1
     assert figure.axes[3].get_ylabel() == "Level (dB re the target's maximum)"
+
+
+@pytest.mark.parametrize("hz", [200, 1000, 8000])
+def test_spectrograms_are_levels_over_hertz_and_seconds(hz):
+    """A tone from 1 s on, and an output that is 20 dB too loud: so is the residual, less 10 %."""
+    time = np.arange(3 * RATE) / RATE
+    target = np.where(time < 1, 0, 0.05 * np.sin(2 * np.pi * hz * time))
+    spectra = spectrograms(target, 10 * target, RATE)
+    assert spectra.unit == "the target's maximum"
+    assert list(spectra.levels_db) == NAMES
+    for name, peak_db in zip(NAMES, (0, 20, 20 * np.log10(9)), strict=True):
+        level_db = spectra.levels_db[name]
+        assert level_db.shape == (len(spectra.hz_edges) - 1, len(spectra.second_edges) - 1)
+        assert level_db.max() == pytest.approx(peak_db, abs=0.01)
+        assert level_db.min() == -90
+        row = level_db.max(axis=1).argmax()
+        assert spectra.hz_edges[row] <= hz <= spectra.hz_edges[row + 1]
+        sounding = level_db[row] > peak_db - 6.1  # half of the window
+        assert spectra.second_edges[sounding.argmax()] == pytest.approx(1, abs=0.02)
+    assert spectra.second_edges[-1] >= 3
+
+
+def test_a_spectrogram_figure_draws_the_spectrograms(pair):
+    target, output = pair
+    spectra = spectrograms(target, output, RATE)
+    for drawn_db, level_db in zip(
+        levels_db(spectrogram_figure(target, output, RATE)), spectra.levels_db.values(), strict=True
+    ):
+        np.testing.assert_array_equal(drawn_db, level_db)
+
+
+def row_of(hz: float, lowest_hz: float, highest_hz: float) -> float:
+    """From the top of a picture."""
+    return PICTURE_ROWS * np.log(highest_hz / hz) / np.log(highest_hz / lowest_hz)
+
+
+@pytest.mark.parametrize("lowest_hz", [20.0, 40.0])
+@pytest.mark.parametrize("hz", [100, 440, 1000, 5000, 15000])
+def test_a_sine_is_a_bright_row_at_its_place(hz, lowest_hz, tmp_path):
+    sine = 0.5 * np.sin(2 * np.pi * hz * np.arange(RATE) / RATE)
+    spectra = spectrograms(sine, 10 ** (-30 / 20) * sine, RATE)
+    for name, peak_db in (("Target", 0), ("Output", -30)):
+        save_spectrogram(tmp_path / "new" / f"{name}.png", spectra, name, lowest_hz)
+        picture = imread(tmp_path / "new" / f"{name}.png")
+        assert picture.shape[:2] == (PICTURE_ROWS, spectra.levels_db[name].shape[1])
+        brightness = picture[..., :3].sum(-1)[:, picture.shape[1] // 2]
+        bright = np.flatnonzero(brightness == brightness.max())
+        shown = colormaps[SHADES](1 + peak_db / 90)
+        np.testing.assert_allclose(picture[bright[0], picture.shape[1] // 2], shown, atol=0.02)
+        above = np.searchsorted(spectra.hz_edges, hz)
+        highest, lowest = (
+            row_of(edge_hz, lowest_hz, spectra.hz_edges[-1])
+            for edge_hz in spectra.hz_edges[[above, above - 1]]
+        )
+        assert highest - 0.5 <= bright.min() <= bright.max() <= lowest - 0.5, (
+            "rows with their middle in there"
+        )
+    assert [path.name for path in (tmp_path / "new").iterdir() if path.suffix != ".png"] == []
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000, 96000])
+def test_a_picture_passes_no_line_over(rate, tmp_path):
+    """One line a column, each in another row."""
+    hz_edges = spectrograms(np.ones(rate), np.ones(rate), rate).hz_edges
+    lines = np.where(np.eye(len(hz_edges) - 1), 0.0, -90.0)
+    spectra = Spectrograms({"Target": lines}, hz_edges, np.arange(len(hz_edges)), "")
+    save_spectrogram(tmp_path / "lines.png", spectra, "Target", 40.0)
+    brightness = imread(tmp_path / "lines.png")[..., :3].sum(-1)
+    places = brightness.argmax(axis=0)
+    shown = (hz_edges[:-1] > 42) & (hz_edges[1:] < hz_edges[-1])
+    np.testing.assert_allclose(brightness.max(axis=0)[shown], brightness.max(), atol=0.01)
+    expected = row_of(np.sqrt(hz_edges[:-1] * hz_edges[1:]), 40.0, hz_edges[-1])
+    assert (np.diff(places[shown]) <= 0).all()
+    widths = PICTURE_ROWS * np.log(hz_edges[1:] / hz_edges[:-1]) / np.log(hz_edges[-1] / 40.0)
+    assert (np.abs(places + 0.5 - expected) <= widths / 2 + 1)[shown].all()
+
+
+def test_a_picture_goes_from_left_to_right(tmp_path):
+    time = np.arange(2 * RATE) / RATE
+    late = np.where(time < 1, 0, np.sin(2 * np.pi * 1000 * time))
+    spectra = spectrograms(late, late, RATE)
+    save_spectrogram(tmp_path / "late.png", spectra, "Target", 40.0)
+    save_spectrogram(tmp_path / "nothing.png", spectra, "Residual", 40.0)
+    picture, nothing = (imread(tmp_path / f"{name}.png") for name in ("late", "nothing"))
+    halves = np.array_split(picture[..., :3].sum(-1).max(0), 2)
+    assert halves[0][:-10].max() < 0.5 < 2 < halves[1][10:].min()
+    np.testing.assert_allclose(nothing, np.broadcast_to(colormaps[SHADES](0), nothing.shape), atol=0.01)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 60, 300])

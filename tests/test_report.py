@@ -175,13 +175,16 @@ def test_a_full_disk_is_one_line_and_leaves_no_page(run, tmp_path, monkeypatch):
 
 
 def test_the_page_finds_the_time_constants_of_the_simulated_compressor(tmp_path):
-    for side, samples in zip(("input", "target"), simulate("compressor", 31, 44100, 7), strict=True):
-        write_audio(tmp_path / f"test/compressor-{side}.wav", samples, 44100)
-    recordings = Recordings(PairedDataModule("compressor", tmp_path, context_seconds=1.0), "test")
-    (table,) = detector_table("compressor", recordings, [])
-    ((name, *shown, _, explained),) = table.rows
+    for side, samples in zip(("input", "target"), simulate("compressor", 60, 44100, 7), strict=True):
+        write_audio(tmp_path / f"train/compressor-{side}.wav", samples, 44100)
+        write_audio(tmp_path / f"test/compressor-{side}.wav", samples[: 12 * 44100], 44100)
+    data = PairedDataModule("compressor", tmp_path, context_seconds=1.0)
+    shutil.copytree(tmp_path / "test", tmp_path / "val")
+    recordings, training = Recordings(data, "test"), Recordings(data, "train")
+    (table,) = detector_table("compressor", recordings, training, [])
+    (name, *shown, _, explained), (other, *_) = table.rows
     attack, release, charge, memory = (_in_seconds(text) for text in shown)
-    assert name == "Target"
+    assert (name, other) == ("Target, 60 s of training", "Target")
     assert float(explained.removesuffix(" %")) > 99
     assert "feedback, sensing power" in table.note
     assert attack == pytest.approx(ATTACK_SECONDS, rel=0.2)

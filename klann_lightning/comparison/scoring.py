@@ -65,11 +65,12 @@ class Recordings:
     """A split of a device's recordings, of minutes at most: everything lies in memory."""
 
     def __init__(self, data: PairedDataModule, split: str) -> None:
-        data.setup({"val": "validate", "test": "test"}[split])
+        data.setup({"train": "fit", "val": "validate", "test": "test"}[split])
         self.sample_rate, self.context = data.sample_rate, data.context
         self.batches = list(data.whole_files(split))
         self.takes = [
-            Take(pair.name, read_audio(pair.input), read_audio(pair.target)) for pair in data.pairs[split]
+            Take(pair.name, *(read_audio(path, 0, pair.frames) for path in (pair.input, pair.target)))
+            for pair in data.pairs[split]
         ]
         data.teardown(split)  # resampled copies go
 

@@ -9,8 +9,9 @@ from typing import Any
 import klann_lightning.report.contents as contents
 from klann_lightning.comparison.scoring import Recordings, Samples, as_row, cost_of
 from klann_lightning.comparison.tables import as_csv
+from klann_lightning.detector import LONGEST_SECONDS
 from klann_lightning.dynamics import StepResponse
-from klann_lightning.errors import ConfigError
+from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.experiment import recordings_of
 from klann_lightning.files import write_whole
 from klann_lightning.models.klann import Klann
@@ -61,7 +62,7 @@ class Device:
 
     def tables(self) -> Iterator[contents.Table]:
         yield from score_tables(self.name, self.split, self.rows)
-        yield from detector_table(self.name, self.recordings, self.outputs)
+        yield from detector_table(self.name, self.recordings, _training(self.data), self.outputs)
         yield from step_table(self.name, self.steps)
 
 
@@ -139,6 +140,14 @@ def _add_extra(device: Device, extra: Extra, played: dict[str, Samples]) -> None
     if len(whole) == len(device.recordings.takes):
         scores = as_row(device.recordings.scores(whole))
         device.rows.append({"device": device.name, "system": made.label, "seed": None, **scores})
+
+
+def _training(data: dict[str, Any]) -> Recordings | None:
+    """The opening of the training recordings, where they are still there."""
+    try:
+        return Recordings(recordings_of({"data": {**data, "train_seconds": LONGEST_SECONDS}}), "train")
+    except PairError:
+        return None
 
 
 def _listening_rows(devices: Iterable[Device], takes: Sequence[contents.Take]) -> list[contents.Row]:

@@ -51,17 +51,26 @@ def step_table(device: str, responses: Mapping[str, Sequence[StepResponse]]) -> 
         yield Table(f"{device}: attack and release", STEPS_NOTE, titles, lines)
 
 
-def detector_table(device: str, recordings: Recordings, outputs: Sequence[Output]) -> Iterator[Table]:
-    """The target as a compressor, and the outputs beside it; nothing where its gain follows no level."""
+def detector_table(
+    device: str, recordings: Recordings, training: Recordings | None, outputs: Sequence[Output]
+) -> Iterator[Table]:
+    """The target as a compressor, and the outputs beside it; nothing where its gain follows no level.
+
+    What kind it is, is seen in the training recordings, which are mostly the longest, where they are there.
+    """
     take, rate, context = recordings.takes[0], recordings.sample_rate, recordings.context
-    like = fit_detector(take.input, take.target, rate, context)
+    longest = take if training is None else training.takes[0]
+    like = fit_detector(longest.input, longest.target, rate, context)
     if like is None or not like.fits:
         return
-    found = {"Target": like}
+    found = {f"Target, {len(longest.input) / rate:.0f} s" + " of training" * (training is not None): like}
+    if training is not None:
+        fitted = fit_detector(take.input, take.target, rate, context, like)
+        found |= {"Target": fitted} if fitted is not None else {}
     for output in outputs:
         if take.name in output.played:
             fitted = fit_detector(take.input, output.played[take.name], rate, context, like)
-            found.update({output.label: fitted} if fitted is not None else {})
+            found |= {output.label: fitted} if fitted is not None else {}
     note = (
         f"The textbook compressor whose gain comes nearest to that in {take.name}, by the recording alone: "
         f"{like.topology}, sensing {like.senses}. Outputs are fitted with a detector of the same kind."
