@@ -121,7 +121,7 @@ def step_figure(responses: Sequence[StepResponse]) -> go.Figure:
         for column, values in enumerate((response.up_db, response.down_db), start=1):
             trace = _line(response.seconds, values - rest_db, name, line, showlegend=column == 1)
             figure.add_trace(trace, row=1, col=column)
-    figure.update_xaxes(type="log", title_text="Time after the step (s)", dtick=1)
+    figure.update_xaxes(type="log", title_text="Seconds after", dtick=1, tickangle=0)
     figure.update_yaxes(title_text="Gain (dB re rest)", row=1, col=1)
     return _finished(figure, 380)
 
@@ -207,7 +207,7 @@ def filters_figure(
 
 def poles_figure(poles: Mapping[str, Sequence[complex]], zeros: Mapping[str, Sequence[complex]]) -> go.Figure:
     """Poles (crosses) and zeros (circles) of each channel's filters in the z-plane, and larger near z = 1."""
-    titles = ["z-plane", "near z = 1, where all that is slow lies"]
+    titles = ["z-plane", "near z = 1"]
     figure = make_subplots(1, 2, horizontal_spacing=0.16, subplot_titles=titles)
     angle = np.sort(
         np.concatenate([np.linspace(-np.pi, np.pi, 200), np.linspace(-NEAR_ONE, NEAR_ONE, 50) * 3])
@@ -237,7 +237,7 @@ def poles_figure(poles: Mapping[str, Sequence[complex]], zeros: Mapping[str, Seq
         axis = "x" if column == 1 else "x2"
         figure.update_xaxes(title_text="Real part", range=[middle - half, middle + half], row=1, col=column)
         figure.update_yaxes(range=[-half, half], scaleanchor=axis, constrain="domain", row=1, col=column)
-    figure.update_xaxes(constrain="domain", nticks=5)
+    figure.update_xaxes(constrain="domain", nticks=4, tickangle=0)
     figure.update_yaxes(title_text="Imaginary part", row=1, col=1)
     return _finished(figure, 420)
 

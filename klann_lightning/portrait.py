@@ -119,7 +119,8 @@ def of_inside(reading: KlannReading) -> dict[str, Drawn]:
         ),
         "poles": Drawn(
             "Poles and zeros",
-            "Crosses are poles, circles are zeros; the nearer a pole is to the circle, the longer it rings.",
+            "Crosses are poles, circles are zeros; the nearer a pole is to the circle, the longer it lasts. "
+            "What is slow lies near z = 1, shown larger.",
             poles_figure(poles, zeros),
         ),
         "costs": Drawn(

@@ -172,6 +172,8 @@ def test_the_sources_travel_with_the_package():
     """A wheel holds what package-data names."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
     named = tomllib.loads((build.FOLDER.parents[1] / "pyproject.toml").read_text())
-    (pattern,) = named["tool"]["setuptools"]["package-data"]["klann_lightning"]
-    packed = {path.name for path in build.FOLDER.parent.glob(pattern)}
-    assert packed >= {path.name for path in build.FOLDER.iterdir() if path.suffix in (".cpp", ".hpp")}
+    patterns = named["tool"]["setuptools"]["package-data"]["klann_lightning"]
+    package = build.FOLDER.parent
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert packed == {path for path in files if path.suffix != ".py"}

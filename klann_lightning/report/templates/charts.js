@@ -2,6 +2,8 @@
 /** Plotly charts: the library and each figure are loaded when a chart comes near what is seen. */
 klann.charts = (() => {
   const CONFIG = { displayModeBar: false, responsive: true };
+  const NARROW = 480; // pixels
+  const LEGEND_LINE = 20;
   const charts = new Map(); // plot element -> {key, asked, drawing, drawn, near, adapt, after}
   let library = null;
 
@@ -36,6 +38,18 @@ klann.charts = (() => {
     return { layout };
   }
 
+  /** On a phone there is no room beside or above a figure: its legend goes below, and the figure grows by it. */
+  function narrow(plot, data, layout) {
+    if (plot.clientWidth >= NARROW || layout.showlegend === false) return;
+    const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+    const room = LEGEND_LINE * entries + 10;
+    const right = layout.legend?.x > 1 ? 24 : layout.margin.r;
+    layout.margin = { ...layout.margin, t: 32, r: right, b: layout.margin.b + room };
+    layout.legend = { x: 0, y: 0, yref: "container", yanchor: "bottom" };
+    layout.height += room;
+    plot.style.height = `${layout.height}px`;
+  }
+
   /** A plot is drawn once for each key, however often it is asked for. */
   function draw(plot) {
     const chart = charts.get(plot);
@@ -50,8 +64,9 @@ klann.charts = (() => {
     try {
       const [figure] = await Promise.all([klann.loadFigure(key), loadLibrary()]);
       if (chart.key !== key) return; // another was chosen meanwhile
-      const layout = { ...figure.layout, template: template(), height: plot.clientHeight, autosize: true };
+      const layout = { ...figure.layout, template: template(), height: figure.layout.height ?? plot.clientHeight, autosize: true };
       delete layout.width;
+      narrow(plot, figure.data, layout);
       chart.adapt?.(figure.data, layout);
       if (!chart.drawn) plot.replaceChildren(); // what an earlier fault may have left
       await Plotly.react(plot, figure.data, layout, CONFIG);
