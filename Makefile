@@ -22,8 +22,8 @@ demo: setup ## simulate a compressor, learn it in a minute or two, write a page 
 speed: setup ## measure this machine, and write the README's speed table
 	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md
 
-test: setup lint ## lint, then all tests, two files at a time; no GPU and no network needed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: setup lint ## lint, then all tests, two at a time; no GPU and no network needed
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -304,12 +304,32 @@ def _run_function(name: str, words: Sequence[str]) -> None:
         parser.add_argument(f"--{option}", action="append", type=str, default=[], help=f"{said}; repeatable")
     for option, said in switches.items():
         parser.add_argument(f"--{option}", action="store_true", help=said)
-    values = parser.parse_args(words).as_dict()
+    values = parser.parse_args(_sorted(words, switches) if several else words).as_dict()
     others = [value for part in several for value in values.pop(part.name)]
     before = [
         values.pop(name) for name, part in parameters.items() if part.kind is part.POSITIONAL_OR_KEYWORD
     ]
     function(*before, *others, **values)
+
+
+def _sorted(words: Sequence[str], switches: Container[str]) -> list[str]:
+    """What is no option first, where the parser can take any number of it.
+
+    >>> _sorted(["out", "--prune", "a", "--seconds", "3", "b", "--split=val"], ["prune"])
+    ['out', 'a', 'b', '--prune', '--seconds', '3', '--split=val']
+    """
+    unnamed: list[str] = []
+    options: list[str] = []
+    into = unnamed
+    for word in words:
+        if word.startswith("-"):
+            options.append(word)
+            alone = "=" in word or word.lstrip("-") in switches or word == "-h"
+            into = unnamed if alone else options
+        else:
+            into.append(word)
+            into = unnamed
+    return [*unnamed, *options]
 
 
 def _divide(words: Sequence[str], names: Container[str]) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ given time constants the best h is linear least squares; the time constants are 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,6 +39,7 @@ STEPS = 20
 TOLERANCE = 1e-3
 BETTER = 0.7  # of the error of one stage: what a second one must come below
 FLATTEST_DB = 0.1  # RMS of a gain's changes: below, there is nothing to explain
+NEARLY = 1.25  # times the least error: up to there another kind is not ruled out
 EXPLAINED = 0.8  # of the gain's variance: what explains less is no such compressor
 
 Topology: TypeAlias = Literal["feedforward", "feedback"]
@@ -64,6 +65,12 @@ class Detector:
     share: float  # of the second stage, 0 to 1
     error_db: float  # RMS of what the gain is beside it
     explained: float  # share of the gain's variance
+    rival: "Detector | None" = None  # of another kind, whose error is hardly larger
+
+    @property
+    def kind(self) -> str:
+        """In words."""
+        return f"{self.topology}, sensing {self.senses}"
 
     @property
     def fits(self) -> bool:
@@ -98,10 +105,11 @@ def fit_detector(
         return None
     if like is None:
         opening = _seen(source, output, sample_rate, context, CHOOSING_SECONDS) or seen
-        found = [_best(opening, topology, senses) for topology, senses in KINDS]
-        like = min(found, key=_error)
-        if len(source) <= CHOOSING_SECONDS * sample_rate:
-            return like
+        like, second, *_ = sorted((_best(opening, *kind) for kind in KINDS), key=_error)
+        rival = second if second.error_db < NEARLY * like.error_db else None
+        if len(source) > CHOOSING_SECONDS * sample_rate:
+            like = _fitted(seen, like.topology, like.senses, like)
+        return replace(like, rival=rival)
     return _fitted(seen, like.topology, like.senses, like)
 
 

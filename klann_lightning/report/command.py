@@ -7,7 +7,7 @@ from pathlib import Path
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.measuring import prepare
 from klann_lightning.report.assets import FIGURES, PICTURES, SOUNDS
-from klann_lightning.report.gathering import gather
+from klann_lightning.report.gathering import Gathering
 from klann_lightning.report.making import CONFIGURATIONS, Wanted
 from klann_lightning.report.page import BESIDE, write_page
 from klann_lightning.report.sources import find_sources
@@ -29,11 +29,13 @@ def run(out: Path, wanted: Wanted) -> Path:
     sources = find_sources(wanted.checkpoints, wanted.root, wanted.device)
     prepare("cpu", None)
     try:
+        gathering = Gathering(sources, wanted)  # finds what is wrong before a former report is gone
         _claim(out)
-        return write_page(gather(sources, out, wanted, _say), out)
+        return write_page(gathering.write(out, _say), out)
     except OSError as error:
         raise ReportError(
-            f"cannot write into {out}: {error.strerror or error}. Free some space, or name another folder."
+            f"cannot write {error.filename or out}: {error.strerror or error}. Free some space, or name "
+            "another folder."
         ) from error
 
 

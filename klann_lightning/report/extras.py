@@ -39,7 +39,11 @@ def find_extras(words: Sequence[str], devices: Mapping[str, Recordings]) -> list
         for file, system, device, take in found:
             called = name or (path.resolve().name if path.is_dir() else path.stem)
             extra = extras.setdefault((called, system), Extra(called, system))
-            extra.played.setdefault(device, {})[take.name] = devices[device].output_of(file, take)
+            if take.name in extra.played.setdefault(device, {}):
+                raise ConfigError(
+                    f"--extra names two outputs of {take.name} {called!r}. Give each its own name."
+                )
+            extra.played[device][take.name] = devices[device].output_of(file, take)
     return list(extras.values())
 
 

@@ -6,9 +6,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import klann_lightning.report.contents as contents
-from klann_lightning.comparison.scoring import Recordings, Samples, as_row, cost_of
-from klann_lightning.comparison.tables import as_csv
+from klann_lightning.comparison.scoring import Recordings, Samples, Take, as_row, cost_of
+from klann_lightning.comparison.tables import Row, as_csv
+from klann_lightning.data.audio import read_audio
 from klann_lightning.detector import LONGEST_SECONDS
 from klann_lightning.dynamics import StepResponse
 from klann_lightning.errors import ConfigError, PairError
@@ -16,8 +19,8 @@ from klann_lightning.experiment import recordings_of
 from klann_lightning.files import write_whole
 from klann_lightning.models.klann import Klann
 from klann_lightning.portrait import of_model
-from klann_lightning.report.extras import Extra, find_extras
-from klann_lightning.report.heard import Output, write_charts, write_take
+from klann_lightning.report.extras import find_extras
+from klann_lightning.report.heard import Output, take_scores, write_charts, write_take
 from klann_lightning.report.making import Wanted, copied_configurations, facts
 from klann_lightning.report.numbers import detector_table, score_tables, step_table, without_a_model
 from klann_lightning.report.readings import write_reading
@@ -25,6 +28,14 @@ from klann_lightning.report.sources import Source
 from klann_lightning.training.checkpoints import load_model
 
 NUMBERS = "numbers.csv"
+TAKEN = (
+    "Input",
+    "Target",
+    "Anchor",
+    "input as it is",
+    "best gain",
+    "the target's quietest 100 ms",
+)  # names of rows
 TRAINED = ("seconds", "samples", "val_esr_db", "val_mr_stft", "cut")  # that a comparison knows
 
 
@@ -52,102 +63,138 @@ class Keys:
 class Device:
     """One device's part of the page."""
 
-    def __init__(self, name: str, data: dict[str, Any], split: str) -> None:
-        self.name, self.data = name, data
-        self.recordings = Recordings(recordings_of({"data": data}), split)
-        self.split = split
+    def __init__(self, name: str, data: dict[str, Any], wanted: Wanted) -> None:
+        """Reads its recordings; PairError says what is wrong with them."""
+        self.name, self.data, self.split = name, data, wanted.split
+        self.recordings = self._read(wanted.split)
+        self.val = self._read("val") if wanted.prune else None
+        seconds = max(wanted.seconds, LONGEST_SECONDS)
+        self.kept = self.recordings.context + round(seconds * self.recordings.sample_rate)
         self.outputs: list[Output] = []
-        self.rows = without_a_model(name, self.recordings)
+        self.rows: list[Row] = []
         self.steps: dict[str, list[StepResponse]] = {}
+
+    def _read(self, split: str) -> Recordings:
+        return Recordings(recordings_of({"data": self.data}), split)
+
+    def add(self, made: Output, whole: Sequence[Samples | None], **known: Any) -> None:
+        """An output, and its scores if it is there of all takes."""
+        self.outputs.append(made)
+        if all(samples is not None for samples in whole):
+            scores = as_row(self.recordings.scores([samples for samples in whole if samples is not None]))
+            row = {"device": self.name, "system": made.label, "seed": None, **scores, **known}
+            self.rows.append(row)
+
+    def opening(self, whole: Sequence[Samples | None]) -> dict[str, Any]:
+        """What is kept of outputs [T], one a take: fields of Output."""
+        there = [
+            (take, own) for take, own in zip(self.recordings.takes, whole, strict=True) if own is not None
+        ]
+        start = self.recordings.context
+        return {
+            "played": {take.name: own[: self.kept].copy() for take, own in there},
+            "scores": {take.name: take_scores(own[start:], take.target[start:]) for take, own in there},
+        }
+
+    def training(self) -> Take | None:
+        """The opening of its first training recording, where that is still there."""
+        data = recordings_of({"data": {**self.data, "train_seconds": LONGEST_SECONDS}})
+        try:
+            data.setup("fit")
+        except PairError:
+            return None
+        pair = data.pairs["train"][0]
+        source, target = (read_audio(path, 0, pair.frames) for path in (pair.input, pair.target))
+        data.teardown("fit")
+        return Take(pair.name, source, target)
 
     def tables(self) -> Iterator[contents.Table]:
         yield from score_tables(self.name, self.split, self.rows)
-        yield from detector_table(self.name, self.recordings, _training(self.data), self.outputs)
+        yield from detector_table(self.name, self.recordings, self.training(), self.outputs)
         yield from step_table(self.name, self.steps)
 
 
-def gather(sources: Sequence[Source], out: Path, wanted: Wanted, say: Callable[[str], None]) -> contents.Page:
-    """Write everything beside the page into `out`, and return what the page is to say."""
-    key = Keys()
-    settings = {source.device: source.data for source in sources}
-    devices = {name: Device(name, data, wanted.split) for name, data in settings.items()}
-    extras = find_extras(wanted.extra, {name: device.recordings for name, device in devices.items()})
-    readings: list[contents.Reading] = []
-    for number, source in enumerate(sources, 1):
-        say(f"{number}/{len(sources)} {source.device}: {source.system} {source.stage}".rstrip())
-        readings += _add_model(devices[source.device], source, out, wanted, key)
-    for extra in extras:
-        for name, played in extra.played.items():
-            _add_extra(devices[name], extra, played)
-    takes = []
-    for device in devices.values():
-        for take in device.recordings.takes:
-            say(f"{device.name}: {take.name}, {len(device.outputs)} outputs")
-            takes.append(
-                write_take(out, take, device.outputs, device.name, device.recordings, wanted.seconds, key)
-            )
-    rows = [row for device in devices.values() for row in device.rows]
-    write_whole(out / NUMBERS, as_csv(rows))
-    return contents.Page(
-        wanted.title or ", ".join(devices),
-        datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        takes,
-        _listening_rows(devices.values(), takes),
-        readings,
-        [table for device in devices.values() for table in device.tables()],
-        facts(settings, sources, out, wanted),
-        [*copied_configurations(sources, out, key), ("All numbers, unrounded (CSV)", NUMBERS)],
-    )
+class Gathering:
+    """From what the command line names to what the page says."""
 
-
-def _add_model(
-    device: Device, source: Source, out: Path, wanted: Wanted, key: Keys
-) -> list[contents.Reading]:
-    model, recordings = load_model(source.checkpoint), device.recordings
-    if model.sample_rate != recordings.sample_rate:
-        raise ConfigError(
-            f"{source.checkpoint} is for {model.sample_rate} Hz, the recordings of {device.name} are "
-            f"{recordings.sample_rate} Hz. Give recordings of that rate by --root."
+    def __init__(self, sources: Sequence[Source], wanted: Wanted) -> None:
+        """Reads recordings and what others made of them; ConfigError and PairError for what does not fit."""
+        self.sources, self.wanted, self.key = sources, wanted, Keys()
+        self.settings = {source.device: source.data for source in sources}
+        self.devices = {name: Device(name, data, wanted) for name, data in self.settings.items()}
+        for source in sources:
+            rate = self.devices[source.device].recordings.sample_rate
+            if source.sample_rate != rate:
+                raise ConfigError(
+                    f"{source.checkpoint} is for {source.sample_rate} Hz, the recordings of {source.device} "
+                    f"are {rate} Hz. Give recordings of that rate by --root."
+                )
+        self.extras = find_extras(
+            wanted.extra, {name: device.recordings for name, device in self.devices.items()}
         )
-    outputs = recordings.played(model)
-    drawn, responses = of_model(model, recordings.takes[0].input)
-    charts = write_charts(out, key("model", device.name, source.system, source.stage), drawn)
-    parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
-    played = {take.name: output for take, output in zip(recordings.takes, outputs, strict=True)}
-    made = Output(source.system, source.stage, "model", played, charts, f"{parameters} parameters")
-    device.outputs.append(made)
-    scores = as_row(cost_of(model, recordings.level()), recordings.scores(outputs))
-    known = {name: source.known[name] for name in TRAINED if name in source.known}
-    device.rows.append({"device": device.name, "system": made.label, "seed": None, **scores, **known})
-    if source.last:
-        device.steps[made.label] = responses
-    if not (source.last and isinstance(model, Klann)):
-        return []
-    return [_read(model, device, source, out, wanted, key)]
+        self._refuse_equal_names()
 
+    def _refuse_equal_names(self) -> None:
+        """A row is found by its name: none may have another's."""
+        models = {source.system for source in self.sources}
+        for extra in self.extras:
+            if extra.name in models or extra.name in TAKEN or extra.name.startswith("Target"):
+                raise ConfigError(f"--extra {extra.name!r}: another row is called so. Name it NAME=PATH.")
 
-def _read(
-    model: Klann, device: Device, source: Source, out: Path, wanted: Wanted, key: Keys
-) -> contents.Reading:
-    val = Recordings(recordings_of({"data": device.data}), "val") if wanted.prune else None
-    return write_reading(model, device.recordings, val, source, out, key)
+    def write(self, out: Path, say: Callable[[str], None]) -> contents.Page:
+        """Write everything beside the page into `out`, and return what the page is to say."""
+        readings: list[contents.Reading] = []
+        for device in self.devices.values():
+            device.rows = without_a_model(device.name, device.recordings)
+        for number, source in enumerate(self.sources, 1):
+            say(f"{number}/{len(self.sources)} {source.device}: {source.system} {source.stage}".rstrip())
+            readings += self._add_model(self.devices[source.device], source, out)
+        for extra in self.extras:
+            for name, played in extra.played.items():
+                device = self.devices[name]
+                whole = [played.get(take.name) for take in device.recordings.takes]
+                device.add(Output(extra.name, extra.system, "extra", **device.opening(whole)), whole)
+        takes = []
+        for device in self.devices.values():
+            for take in device.recordings.takes:
+                say(f"{device.name}: {take.name}, {len(device.outputs)} outputs")
+                about = (device.outputs, device.name, device.recordings, self.wanted.seconds, self.key)
+                takes.append(write_take(out, take, *about))
+        rows = [row for device in self.devices.values() for row in device.rows]
+        write_whole(out / NUMBERS, as_csv(rows))
+        configurations = copied_configurations(self.sources, out, self.key)
+        return contents.Page(
+            self.wanted.title or ", ".join(self.devices),
+            datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            takes,
+            _listening_rows(self.devices.values(), takes),
+            readings,
+            [table for device in self.devices.values() for table in device.tables()],
+            facts(self.settings, self.sources, out, self.wanted),
+            [*configurations, ("All numbers, unrounded (CSV)", NUMBERS)],
+        )
 
-
-def _add_extra(device: Device, extra: Extra, played: dict[str, Samples]) -> None:
-    made = Output(extra.name, extra.system, "extra", played)
-    device.outputs.append(made)
-    whole = [played[take.name] for take in device.recordings.takes if take.name in played]
-    if len(whole) == len(device.recordings.takes):
-        scores = as_row(device.recordings.scores(whole))
-        device.rows.append({"device": device.name, "system": made.label, "seed": None, **scores})
-
-
-def _training(data: dict[str, Any]) -> Recordings | None:
-    """The opening of the training recordings, where they are still there."""
-    try:
-        return Recordings(recordings_of({"data": {**data, "train_seconds": LONGEST_SECONDS}}), "train")
-    except PairError:
-        return None
+    def _add_model(self, device: Device, source: Source, out: Path) -> Iterator[contents.Reading]:
+        model, recordings = load_model(source.checkpoint), device.recordings
+        outputs = recordings.played(model)
+        drawn, responses = of_model(model, recordings.takes[0].input)
+        charts = write_charts(out, self.key("model", device.name, source.system, source.stage), drawn)
+        parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
+        made = Output(
+            source.system,
+            source.stage,
+            "model",
+            **device.opening(outputs),
+            last=source.last,
+            charts=charts,
+            note=f"{parameters} parameters",
+        )
+        known = {name: source.known[name] for name in TRAINED if name in source.known}
+        device.add(made, outputs, **as_row(cost_of(model, recordings.level())), **known)
+        if source.last:
+            device.steps[made.label] = responses
+            if isinstance(model, Klann) and all(np.isfinite(output).all() for output in outputs):
+                yield write_reading(model, recordings, device.val, source, out, self.key)
 
 
 def _listening_rows(devices: Iterable[Device], takes: Sequence[contents.Take]) -> list[contents.Row]:

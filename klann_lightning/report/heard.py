@@ -21,6 +21,7 @@ from klann_lightning.portrait import Drawn, of_output
 from klann_lightning.report.assets import PICTURES, write_figure, write_sound
 
 FULL_SCALE = 0.99  # that no sound exceeds
+LOUDER = 10.0  # times the target's peak: what is louder still is clipped, or it would silence all others
 ESR_SECONDS, ESR_WINDOWS = 0.1, 300  # the windows of longer excerpts are longer
 ANCHOR_HZ, ANCHOR_STOP_HZ, ANCHOR_DB = 3500.0, 4500.0, 60.0
 Namer = Callable[..., str]  # a key for names
@@ -33,7 +34,9 @@ class Output:
     system: str
     stage: str  # or what else tells it from others of the same group
     kind: Literal["model", "extra"]
-    played: Mapping[str, Samples]  # by take, [T]
+    played: Mapping[str, Samples]  # by take: its opening, as much of it as is looked at
+    scores: Mapping[str, tuple[float, float]]  # the same: ESR in dB and MR-STFT of all of it
+    last: bool = True  # of its run's stages
     charts: Sequence[contents.Chart] = ()  # of the model itself
     note: str = ""
     keys: dict[str, str] = field(default_factory=dict)  # of the versions made of it, by take's key
@@ -59,8 +62,7 @@ def write_take(
     own = [output for output in outputs if take.name in output.played]
     sounds = [output.played[take.name][excerpt] for output in own]
     anchor = low_anchor(target, rate)
-    loudest = max(float(np.abs(sound).max()) for sound in (source, target, anchor, *sounds))
-    gain = min(1.0, FULL_SCALE / loudest) if loudest > 0 and math.isfinite(loudest) else 1.0
+    gain = common_gain([source, target, *([] if anchor is None else [anchor]), *sounds], target, rate)
     take_key = key(take.name)
 
     def version(
@@ -72,7 +74,7 @@ def write_take(
 
     versions = [version("input", "Input", "input", source), version("target", "Target", "target", target)]
     for output, sound in zip(own, sounds, strict=True):
-        esr_db, mr_stft = _scores(output.played[take.name][start:], take.target[start:])
+        esr_db, mr_stft = output.scores[take.name]
         made = version(output.label, output.label, output.kind, sound, esr_db=esr_db, mr_stft=mr_stft)
         track = _write_track(out, made.key, target, sound, rate)
         drawn = of_output(source, target, sound, rate)
@@ -80,7 +82,8 @@ def write_take(
         made.charts.extend(charts)
         output.keys[take_key] = made.key
         versions.append(made)
-    versions.append(version("anchor", "Anchor", "anchor", anchor))
+    if anchor is not None:
+        versions.append(version("anchor", "Anchor", "anchor", anchor))
     lowered_db = -20 * math.log10(gain)
     return contents.Take(take_key, take.name, device, len(target) / rate, rate, lowered_db, versions)
 
@@ -106,13 +109,28 @@ def match_db(sound: Signal, target: Signal, sample_rate: int) -> float:
     )
 
 
-def low_anchor(target: Signal, sample_rate: int) -> Signal:
+def common_gain(sounds: Sequence[Signal], target: Signal, sample_rate: int) -> float:
+    """What all sounds of a take are lowered by, so that none clips, nor when it is as loud as the target.
+
+    A sound that is not finite, or more than 20 dB above the target, does not count: it is clipped.
+    """
+    most = LOUDER * float(np.abs(target).max())
+    peaks = []
+    for sound in sounds:
+        peak = float(np.abs(sound).max()) * max(1.0, 10 ** (match_db(sound, target, sample_rate) / 20))
+        peaks.append(min(peak, most) if most > 0 else peak)
+    loudest = max(peak for peak in peaks if math.isfinite(peak))
+    return min(1.0, FULL_SCALE / loudest) if loudest > 0 else 1.0
+
+
+def low_anchor(target: Signal, sample_rate: int) -> Signal | None:
     """The low anchor of ITU-R BS.1534-3: [T] low-passed at 3.5 kHz, in phase with the target.
 
-    At least 25 dB down at 4 kHz and 50 dB at 4.5 kHz, within 0.1 dB up to 3.5 kHz.
+    At least 25 dB down at 4 kHz and 50 dB at 4.5 kHz, within 0.1 dB up to 3.5 kHz. None where the sample rate
+    leaves nothing above.
     """
     if sample_rate <= 2 * ANCHOR_STOP_HZ:
-        return target
+        return None
     taps, beta = kaiserord(ANCHOR_DB, (ANCHOR_STOP_HZ - ANCHOR_HZ) / 2 / (sample_rate / 2))
     middle_hz = ANCHOR_HZ + (ANCHOR_STOP_HZ - ANCHOR_HZ) / 4
     kernel = firwin(taps | 1, middle_hz, window=("kaiser", beta), fs=sample_rate)
@@ -138,7 +156,7 @@ def _write_track(out: Path, key: str, target: Signal, sound: Signal, rate: int) 
     return write_charts(out, key, drawn)[0]
 
 
-def _scores(output: Signal, target: Signal) -> tuple[float, float]:
+def take_scores(output: Signal, target: Signal) -> tuple[float, float]:
     """ESR in dB and MR-STFT of one take, [T] each."""
     metric = FileScores(StftResolutions(), shared=False)
     metric.update(torch.from_numpy(output)[None], torch.from_numpy(target)[None])

@@ -64,7 +64,7 @@ def facts(
             told.append((f"Recordings of {device}, SHA-256", "\n".join(digests)))
     for source in sources:
         name = ", ".join(filter(None, (source.device, source.system, source.stage)))
-        told.append((name, str(source.checkpoint)))
+        told.append((name, f"{source.checkpoint}\nSHA-256 {_digest(source.checkpoint)}"))
     return told
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from klann_lightning.comparison.scoring import Recordings, as_row
+from klann_lightning.comparison.scoring import Recordings, Take, as_row
 from klann_lightning.comparison.tables import ERRORS, HEARD, Row, lines_of
 from klann_lightning.detector import Detector, fit_detector
 from klann_lightning.dynamics import StepResponse, TimeConstant
@@ -52,36 +52,48 @@ def step_table(device: str, responses: Mapping[str, Sequence[StepResponse]]) -> 
 
 
 def detector_table(
-    device: str, recordings: Recordings, training: Recordings | None, outputs: Sequence[Output]
+    device: str, recordings: Recordings, training: Take | None, outputs: Sequence[Output]
 ) -> Iterator[Table]:
     """The target as a compressor, and the outputs beside it; nothing where its gain follows no level.
 
-    What kind it is, is seen in the training recordings, which are mostly the longest, where they are there.
+    What kind it is, is seen in the training recording, mostly the longest there is, where that is there.
     """
     take, rate, context = recordings.takes[0], recordings.sample_rate, recordings.context
-    longest = take if training is None else training.takes[0]
+    longest = training or take
     like = fit_detector(longest.input, longest.target, rate, context)
     if like is None or not like.fits:
         return
-    found = {f"Target, {len(longest.input) / rate:.0f} s" + " of training" * (training is not None): like}
+    name = f"Target, {len(longest.input) / rate:.0f} s" + " of training" * (training is not None)
+    found: list[tuple[str, Detector | None]] = [(name, like)]
+    if like.rival is not None:
+        found.append((f"the same, as {like.rival.kind}", like.rival))
     if training is not None:
-        fitted = fit_detector(take.input, take.target, rate, context, like)
-        found |= {"Target": fitted} if fitted is not None else {}
+        found.append(("Target", fit_detector(take.input, take.target, rate, context, like)))
     for output in outputs:
-        if take.name in output.played:
-            fitted = fit_detector(take.input, output.played[take.name], rate, context, like)
-            found |= {output.label: fitted} if fitted is not None else {}
+        if take.name in output.played and output.last:
+            played = output.played[take.name]
+            source = take.input[: len(played)]
+            found.append((output.label, fit_detector(source, played, rate, context, like)))
     note = (
-        f"The textbook compressor whose gain comes nearest to that in {take.name}, by the recording alone: "
-        f"{like.topology}, sensing {like.senses}. Outputs are fitted with a detector of the same kind."
+        f"The textbook compressor whose gain comes nearest to that in the recording of {longest.name}: "
+        f"{like.kind}. Outputs are fitted with a detector of the same kind."
     )
+    if like.rival is not None:
+        note += f" Which kind it is, the recording does not tell: {like.rival.kind} comes nearly as near."
     titles = ["", "attack", "release", "second stage rises", "and falls", "gain error dB", "explained"]
     yield Table(
-        f"{device}: as a compressor", note, titles, [[name, *_line(own)] for name, own in found.items()]
+        f"{device}: as a compressor",
+        note,
+        titles,
+        [[name, *_line(own)] for name, own in found if own is not None],
     )
 
 
 def _line(detector: Detector) -> list[str]:
-    times = (detector.attack, detector.release, detector.charge, detector.memory)
+    """Without times, where they explain too little."""
+    fits = detector.fits
+    times = [
+        t if fits else None for t in (detector.attack, detector.release, detector.charge, detector.memory)
+    ]
     shown = ["" if time is None else spoken([TimeConstant(time, 0)]) for time in times]
     return [*shown, f"{detector.error_db:.2f}", f"{100 * detector.explained:.1f} %"]

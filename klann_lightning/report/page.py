@@ -118,7 +118,8 @@ def _cell(row: Row, take: Take, best: float | None) -> dict[str, Any] | None:
 
 def _best(take: Take) -> float | None:
     """The lowest ESR, in dB, where there are several to choose from."""
-    known = [v.esr_db for v in take.versions if v.kind in MODELLED and v.esr_db is not None]
+    errors = [v.esr_db for v in take.versions if v.kind in MODELLED and v.esr_db is not None]
+    known = [error for error in errors if not math.isnan(error)]
     return min(known) if len(known) > 1 else None
 
 

@@ -15,6 +15,7 @@ from klann_lightning.report.pruning import prune, write_pruned
 from klann_lightning.report.sources import Source
 
 PRUNED = "pruned"  # folder of the smaller checkpoints
+INSIDE = "inside-"  # how the names of the figures begin
 COLUMNS = ["channel", "cutoff", "damping", "time constants", "filter", "without it, dB", "what it does"]
 
 
@@ -24,7 +25,7 @@ def write_reading(
     """Reads a model on the page's recordings; where `val` are given, also prunes it on these."""
     label = f"{source.device}: {source.system}"
     reading = read_klann(model, _takes(recordings), recordings.context)
-    own = key("inside", source.device, source.system)
+    own = key(INSIDE, source.device, source.system)
     rows = [_row(channel) for channel in reading.channels]
     note = "Cutoff and damping of each of its filters; by how much the ESR rises where it stands still."
     return contents.Reading(
@@ -71,7 +72,7 @@ def _pruning(
     ]
     note = "No channel can go without costing more than 0.1 dB of ESR on val."
     if pruned.removed:
-        path = out / PRUNED / f"{key}.ckpt"
+        path = out / PRUNED / f"{key.removeprefix(INSIDE)}.ckpt"
         write_pruned(pruned, source.checkpoint, path)
         before, after = (
             recordings.scores(recordings.played(which)).esr_db for which in (model, pruned.model)

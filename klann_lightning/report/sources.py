@@ -1,7 +1,7 @@
 """Which models a report is about: checkpoints, and the run or comparison that each comes from."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from klann_lightning.errors import ConfigError
 from klann_lightning.runs import CONFIG
 from klann_lightning.training.checkpoints import load_model
 
-CONTEXT_SECONDS = 1.0  # where nothing says otherwise
+DEFAULTS = {"root": "data", "resample": False, "context_seconds": 1.0}  # where nothing says otherwise
 STAGES = "stage-*.ckpt"
 
 
@@ -28,17 +28,20 @@ class Source:
     stage: str  # such as "stage 1, time", where a run's stages stand together; else ""
     last: bool  # of its run's stages
     device: str  # what its column is called
+    sample_rate: int  # Hz, of the model
     data: dict[str, Any]  # settings of PairedDataModule
     config: Path | None  # the run's complete configuration
     known: dict[str, Any] = field(default_factory=dict)  # what a comparison has measured
+    run: Path = Path()  # whose stages belong together
+    seed: int | None = None  # where a comparison says so
 
 
 def find_sources(words: Sequence[str], root: Path | None, device: str | None) -> list[Source]:
     """What the words of a command line name: [NAME=]PATH each, in their order.
 
     A checkpoint is itself; a run's folder all of its stages; an experiment's folder its newest run; a
-    comparison's folder all of its cells. `root` and `device` stand in for what no configuration beside the
-    checkpoint says; `root` also replaces it. ConfigError where there is nothing, and for what lacks
+    comparison's folder all of its cells. `root` replaces what the configuration beside a checkpoint says,
+    `device` stands in where there is none. ConfigError where there is nothing, and for what lacks
     recordings; CheckpointError for what cannot be read.
     """
     sources: list[Source] = []
@@ -91,14 +94,13 @@ def _described(
     folder, model = checkpoint.parent, load_model(checkpoint)
     config = next((folder / file for file in (CONFIG, DESCRIBED) if (folder / file).is_file()), None)
     data = _data_of(config)
-    if device is not None or not data:
+    if not data:
         if device is None:
             raise ConfigError(
                 f"no {CONFIG} beside {checkpoint} says which recordings it is a model of. Name the device by "
                 "--device, and the folder of its recordings by --root."
             )
-        defaults = {"root": "data", "context_seconds": CONTEXT_SECONDS, "sample_rate": model.sample_rate}
-        data = {**defaults, **data, "device": device}
+        data = {**DEFAULTS, "sample_rate": model.sample_rate, "device": device}
     if root is not None:
         data["root"] = str(root)
     if not any((Path(data["root"]) / split).is_dir() for split in SPLITS):
@@ -115,9 +117,12 @@ def _described(
         _stage_name(checkpoint.stem) if staged else "",
         last,
         known.get("device") or (called if isinstance(called, str) else ", ".join(called)),
+        model.sample_rate,
         {**data, "train": None, "num_workers": 0, "train_seconds": None},
         config,
         known if last else {},
+        folder if staged else checkpoint,
+        known.get("seed"),
     )
 
 
@@ -147,18 +152,39 @@ def _stage_name(stem: str) -> str:
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
-    """No two with the same row and column: a second run of the same model is (2), and so are other data."""
-    columns: dict[str, list[Mapping[str, Any]]] = {}
-    taken: dict[tuple[str, str, str], int] = {}
-    distinct = []
+    """Columns by their recordings, rows by their runs: no two of either have the same name."""
+    columns: dict[tuple[object, ...], str] = {}
     for source in sources:
-        known = columns.setdefault(source.device, [])
-        if source.data not in known:
-            known.append(source.data)
-        number = known.index(source.data) + 1
-        device = source.device if number == 1 else f"{source.device} ({number})"
-        place = source.system, source.stage, device
-        taken[place] = taken.get(place, 0) + 1
-        system = source.system if taken[place] == 1 else f"{source.system} ({taken[place]})"
-        distinct.append(replace(source, system=system, device=device))
-    return distinct
+        if _recordings(source) not in columns:
+            columns[_recordings(source)] = _free(source.device, columns.values())
+    placed = [replace(source, device=columns[_recordings(source)]) for source in sources]
+    runs: dict[tuple[str, str], list[Source]] = {}
+    for source in placed:
+        known = runs.setdefault((source.system, source.device), [])
+        if source.run not in [other.run for other in known]:
+            known.append(source)
+    return [replace(source, system=_of_run(source, runs[source.system, source.device])) for source in placed]
+
+
+def _of_run(source: Source, runs: list[Source]) -> str:
+    """A system's name, with its seed or its number where there are several runs of it."""
+    place = [run.run for run in runs].index(source.run)
+    seeds = [run.seed for run in runs]
+    if len(runs) > 1 and None not in seeds and len(set(seeds)) == len(seeds):
+        return f"{source.system}, seed {source.seed}"
+    return f"{source.system} ({place + 1})" if place else source.system
+
+
+def _recordings(source: Source) -> tuple[object, ...]:
+    """Which recordings, and which part of them: equal for equal ones, however their folder is written."""
+    data = {**DEFAULTS, **source.data}
+    settings = (data["sample_rate"], data["resample"], data["context_seconds"])
+    return str(data["device"]), Path(data["root"]).resolve(), *settings
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    used, number, free = set(taken), 1, name
+    while free in used:
+        number += 1
+        free = f"{name} ({number})"
+    return free

@@ -74,7 +74,7 @@ klann.deck = (() => {
   const rms = (samples) => Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
   const peak = (samples) => samples.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 
-  /** Version minus target; with equal loudness as loud as the target, as far as it does not clip. */
+  /** Version minus target; with equal loudness as loud as the target; never so loud that it clips. */
   async function residualOf(version) {
     const [output, wanted] = [await fetch(version), await fetch(target(choice.take))];
     const expected = wanted.getChannelData(0);
@@ -82,8 +82,8 @@ klann.deck = (() => {
     const buffer = new AudioBuffer({ length: difference.length, sampleRate: output.sampleRate });
     buffer.copyToChannel(difference, 0);
     const most = peak(difference);
-    if (!choice.match || most === 0) return [buffer, 1];
-    return [buffer, Math.min(rms(expected) / rms(difference), klann.amplitude(MAX_RAISE_DB), 1 / most)];
+    const raise = choice.match ? Math.min(rms(expected) / rms(difference), klann.amplitude(MAX_RAISE_DB)) : 1;
+    return [buffer, most > 0 ? Math.min(raise, 1 / most) : 1];
   }
 
   /** The buffer to play and its gain. */

@@ -30,8 +30,8 @@ klann.keys = (() => {
   /** Whether the element with the focus does something of its own with this key. */
   function taken(element, key) {
     if (element.closest("select, textarea, input:not([type=range], [type=checkbox], [type=radio])")) return true;
-    if (key === " ") return element.closest("button, input, a, summary, [tabindex]") !== null;
-    if (key.startsWith("Arrow")) return element.closest("input, [tabindex]") !== null;
+    if (key === " ") return element.closest("button, input, a, summary, [tabindex='0']") !== null;
+    if (key.startsWith("Arrow")) return element.closest("input, [tabindex='0']") !== null;
     return false;
   }
 

@@ -6,7 +6,7 @@ klann.rating = (() => {
   let test = null; // {since, stimuli: [{version, letter, played, rating, row...}]}
 
   function begin(reference, versions) {
-    const stimuli = versions.map((version, index) => stimulus(version, String.fromCharCode(65 + index)));
+    const stimuli = versions.map((version, index) => stimulus(version, letter(index)));
     test = { since: performance.now(), stimuli };
     find("#rating-stimuli").replaceChildren(...stimuli.map(({ row }) => row));
     const open = find("#rating-reference");
@@ -17,6 +17,9 @@ klann.rating = (() => {
     mark(open);
     show();
   }
+
+  /** A to Z, then A2 to Z2. */
+  const letter = (index) => String.fromCharCode(65 + (index % 26)) + (index < 26 ? "" : Math.floor(index / 26) + 1);
 
   function stimulus(version, letter) {
     const button = element("button", { type: "button", text: letter, "aria-label": `Play ${letter}` });
