@@ -193,3 +193,14 @@ def test_of_a_long_recording_its_beginning_is_looked_at(monkeypatch):
     )
     late[2 * RATE - 100] = np.nan
     assert fit_detector(x, late, RATE, like=like) is None
+
+
+def test_a_kind_that_comes_nearly_as_near_is_named(monkeypatch):
+    x = phrases(3)
+    y = compress(x, "power", 0.005, 0.1)
+    assert fit_detector(x, y, RATE).rival is None
+    monkeypatch.setattr(detector, "NEARLY", np.inf)
+    found = fit_detector(x, y, RATE)
+    assert found.kind == "feedforward, sensing power"
+    assert found.rival.kind != found.kind
+    assert found.rival.error_db > found.error_db
