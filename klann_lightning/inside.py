@@ -46,12 +46,6 @@ def checked(model: Klann, takes: Takes, context: int) -> list[tuple[Tensor, Tens
     return [(x.to(model.bank.cutoff), target.to(model.bank.cutoff)) for x, target in takes]
 
 
-@torch.no_grad()
-def play(model: Klann, x: Tensor) -> Tensor:
-    """[T] -> [T], from the initial state, in blocks."""
-    return torch.cat(list(model.play(x[None].split(BLOCK, -1))), -1)[0]
-
-
 def esr_db(outputs: Sequence[Tensor], takes: Takes, context: int) -> float:
     """Of the scored samples of all takes together."""
     error, target = torch.zeros(2, dtype=torch.float64)

@@ -23,7 +23,6 @@ from klann_lightning.fidelity import Samples, Signal
 from klann_lightning.models.base import AudioModel
 from klann_lightning.reading import KlannReading
 
-BLOCK = 2**16
 SINE_HZ = 1000.0
 SINE_LEVELS_DB = (0.0, -12.0, -24.0)  # re the recording's
 QUIET_PERCENTILE, LOUD_PERCENTILE = 10, 99  # of a recording's levels, between which sines are played
@@ -151,8 +150,7 @@ def spoken(parts: Sequence[TimeConstant]) -> str:
 
 @torch.no_grad()
 def played(model: AudioModel, samples: Signal) -> Samples:
-    """What a model makes of a recording [T], in blocks."""
+    """What a model makes of a recording [T]."""
     source = torch.from_numpy(np.ascontiguousarray(samples)).to(model.input_level)
-    parts = list(model.play(source[None].split(BLOCK, -1)))
-    output: Samples = torch.cat(parts, -1)[0].cpu().double().numpy()
+    output: Samples = model.play_whole(source).cpu().double().numpy()
     return output

@@ -25,7 +25,6 @@ from klann_lightning.inside import (
     checked,
     esr_db,
     moments,
-    play,
     shares,
     strongest,
 )
@@ -212,7 +211,7 @@ def read_klann(
     means, deviations = moments(model, takes, context)
     statics = Statics(model, means, [x[context:] for x, _ in takes])
     curves = statics.curves(model, means)
-    outputs = [play(model, x) for x, _ in takes]
+    outputs = [model.play_whole(x) for x, _ in takes]
     full_db = esr_db(outputs, takes, context)
     cascades = _cascades(model)
     heard = Heard(model, cascades, takes, context, statics)
@@ -296,7 +295,7 @@ def _contribution(
     full_db: float,
 ) -> Contribution:
     still = standing_still(model, [index], means)
-    without = [play(still, x) for x, _ in takes]
+    without = [still.play_whole(x) for x, _ in takes]
     without_db = esr_db(without, takes, context)
     change_db = esr_db(without, [(x, output) for (x, _), output in zip(takes, outputs, strict=True)], context)
     return Contribution(without_db, without_db - full_db, change_db)
@@ -308,7 +307,7 @@ def _harmonics(model: Klann, takes: Takes, context: int) -> tuple[float, float]:
     power = torch.cat([x[context:] for x, _ in takes]).double().square().mean()
     time = torch.arange((SETTLING_SECONDS + 1) * rate, dtype=torch.float64)
     tone = (2 * power).sqrt() * torch.sin(2 * torch.pi * TONE_HZ / rate * time)
-    heard = play(model, tone.to(model.bank.cutoff))[-rate:].double()
+    heard = model.play_whole(tone.to(model.bank.cutoff))[-rate:].double()
     lines = torch.fft.rfft(heard * torch.hann_window(rate, dtype=heard.dtype)).abs().square()[::TONE_HZ]
     odd, even = lines[3::2].sum(), lines[2::2].sum()
     return float(decibels(odd / lines[1])), float(decibels(even / lines[1]))

@@ -9,8 +9,9 @@ from test_klann import noise, randomised
 from test_reading import CONTEXT, RATE, compressor, swelling, takes_of
 
 from klann_lightning.dynamics import StepResponse, TimeConstant, level_curve, onsets
+from klann_lightning.models.base import PLAYED_AT_ONCE
 from klann_lightning.models.klann import ParallelKlann
-from klann_lightning.portrait import BLOCK, described, of_inside, of_model, of_output, played, spoken
+from klann_lightning.portrait import described, of_inside, of_model, of_output, played, spoken
 from klann_lightning.reading import read_klann
 
 
@@ -71,7 +72,7 @@ def test_recordings_without_onsets_have_no_figure_of_them():
 # Of a model
 
 
-@pytest.mark.parametrize("length", [1, 1000, BLOCK + 7])
+@pytest.mark.parametrize("length", [1, 1000, PLAYED_AT_ONCE + 7])
 def test_a_model_is_played_from_its_initial_state_in_blocks(length):
     model, x = small_klann(), noise(length)
     with torch.no_grad():

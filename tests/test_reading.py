@@ -11,7 +11,8 @@ from test_klann import noise, randomised
 
 from klann_lightning.dsp.svf import biquad_from_controls, raw_from_cutoff_hz
 from klann_lightning.errors import ConfigError
-from klann_lightning.inside import Parts, esr_db, moments, play
+from klann_lightning.inside import Parts, esr_db, moments
+from klann_lightning.models.base import AudioModel
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.surgery import standing_still
@@ -78,7 +79,7 @@ def swelling(seconds=8.0, seed=0):
 def takes_of(model, seconds=8.0):
     """What the model is a little wrong about."""
     x = swelling(seconds)
-    return [(x, play(model, x) + 0.001 * noise(len(x), seed=5, dtype=torch.float64))]
+    return [(x, AudioModel.play_whole(model, x) + 0.001 * noise(len(x), seed=5, dtype=torch.float64))]
 
 
 def test_a_compressor_is_read_back():
@@ -155,7 +156,7 @@ def test_sound_outside_the_limits_lies_on_the_slopes():
     model = listening_to_the_third(compressor(third=(1.0, 0.0)))
     set_filter(model, 2, 2000.0, 0.5**0.5, [[0.0, 0.0, 1.0]])
     x = torch.from_numpy(lfilter(*butter(2, 100, fs=RATE), 8 * swelling(6.0).numpy()))
-    target = play(model, x) + 1e-7 * noise(len(x), dtype=torch.float64)
+    target = AudioModel.play_whole(model, x) + 1e-7 * noise(len(x), dtype=torch.float64)
     third = read_klann(model, [(x, target)], CONTEXT).channels[2]
     assert third.sentence == "carries the sound, nearly straight, rising up to 2 kHz"
     assert third.within < 0.5
@@ -214,7 +215,7 @@ def test_a_contribution_is_what_freezing_its_output_costs(system):
     """By a run of the filters whose output of one channel is overwritten, from a settled state on."""
     model = some_model(system)
     x = noise(3000, dtype=torch.float64)
-    target = play(model, x) + 0.01 * noise(3000, seed=2, dtype=torch.float64)
+    target = AudioModel.play_whole(model, x) + 0.01 * noise(3000, seed=2, dtype=torch.float64)
     takes = [(x, target)]
     means, _ = moments(model, takes, CONTEXT)
     reading = read_klann(model, takes, CONTEXT)
@@ -223,7 +224,7 @@ def test_a_contribution_is_what_freezing_its_output_costs(system):
         without = esr_db([expected], takes, CONTEXT)
         assert channel.contribution.esr_db == pytest.approx(without, abs=1e-6)
         assert channel.contribution.cost_db == pytest.approx(without - reading.esr_db, abs=1e-6)
-        change = error_db(expected[CONTEXT:], play(model, x)[CONTEXT:])
+        change = error_db(expected[CONTEXT:], AudioModel.play_whole(model, x)[CONTEXT:])
         assert channel.contribution.change_db == pytest.approx(change, abs=1e-6)
 
 
@@ -274,7 +275,7 @@ def test_standing_still_is_a_frozen_output(system, initial):
     means, _ = moments(model, [(x, x)], 100)
     for index in range(len(model.bank.cutoff)):
         expected = frozen(model, x, {index: float(means.leaving[index])})
-        assert error_db(play(standing_still(model, [index], means), x), expected) < -150
+        assert error_db(AudioModel.play_whole(standing_still(model, [index], means), x), expected) < -150
 
 
 @systems
@@ -309,7 +310,7 @@ def test_parts_of_a_series_tell_what_comes_from_before():
 def test_takes_add_up():
     model = some_model(SYSTEMS[0].values[0])
     x = swelling(4.0)
-    target = play(model, x) * 0.9
+    target = AudioModel.play_whole(model, x) * 0.9
     one = read_klann(model, [(x, target)], CONTEXT)
     two = read_klann(model, [(x, target), (x, target)], CONTEXT)
     assert two.esr_db == pytest.approx(one.esr_db)

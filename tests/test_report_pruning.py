@@ -10,7 +10,8 @@ from test_reading import CONTEXT, RATE, compressor, frozen, some_model, swelling
 
 from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.importing import RECIPE
-from klann_lightning.inside import esr_db, moments, play
+from klann_lightning.inside import esr_db, moments
+from klann_lightning.models.base import AudioModel
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.surgery import removable, without
@@ -58,9 +59,9 @@ def test_the_smaller_model_is_the_larger_one_with_channels_frozen(kind, gone, in
     assert len(smaller.bank.cutoff) == len(model.bank.cutoff) - len(gone)
     assert count(smaller) < count(model)
     expected = frozen(model, x, {index: float(means.leaving[index]) for index in gone})
-    assert error_db(play(smaller, x), expected) < -150  # of scipy's direct form
-    still = play(without_gain(model, gone, means), x)
-    assert error_db(play(smaller, x), still) < -200
+    assert error_db(AudioModel.play_whole(smaller, x), expected) < -150  # of scipy's direct form
+    still = AudioModel.play_whole(without_gain(model, gone, means), x)
+    assert error_db(AudioModel.play_whole(smaller, x), still) < -200
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def test_a_place_in_all_banks_goes_with_its_way_past_the_filters(initial):
             layer = mixed.gated[0]
             layer.bias += layer.weight[:, 3 + 1] * means.entering[3 * bank + 1]
             layer.weight[:, 3 + 1] = 0
-    assert error_db(play(smaller, x), frozen(larger, x, held)) < -150
+    assert error_db(AudioModel.play_whole(smaller, x), frozen(larger, x, held)) < -150
     assert smaller.channel_names() == [f"bank {k}, channel {i}" for k in (1, 2, 3) for i in (1, 2)]
 
 
@@ -157,7 +158,7 @@ def test_an_idle_channel_goes_and_nothing_else():
     assert pruned.before.parameters - pruned.after.parameters == (4 + 1) + 5 + 8
     assert pruned.before.multiply_adds - pruned.after.multiply_adds == 4 + 9 + 8
     x = swelling(1.0)
-    assert error_db(play(pruned.model, x), play(model, x)) < -200
+    assert error_db(AudioModel.play_whole(pruned.model, x), AudioModel.play_whole(model, x)) < -200
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -165,16 +166,18 @@ def test_steps_are_what_they_say(kind):
     """Down to the smallest model, each step one model of it; the names are the first one's."""
     model = of(kind, sections=1)
     x = noise(2000, dtype=torch.float64)
-    takes = [(x, play(model, x) + 0.01 * noise(2000, seed=4, dtype=torch.float64))]
+    takes = [(x, AudioModel.play_whole(model, x) + 0.01 * noise(2000, seed=4, dtype=torch.float64))]
     pruned = prune(model, takes, CONTEXT, allowed_db=1000)
     assert len(pruned.model.bank.cutoff) == 1
     assert len(set(pruned.removed)) == len(model.bank.cutoff) - 1
     assert set(pruned.removed) < set(model.channel_names())
-    assert pruned.after.esr_db == pytest.approx(esr_db([play(pruned.model, x)], takes, CONTEXT))
+    assert pruned.after.esr_db == pytest.approx(
+        esr_db([AudioModel.play_whole(pruned.model, x)], takes, CONTEXT)
+    )
     sizes = [step.parameters for step in pruned.steps]
     assert sizes == sorted(set(sizes), reverse=True)
     assert pruned.after.parameters == count(pruned.model)
-    assert play(pruned.model, x).isfinite().all()
+    assert AudioModel.play_whole(pruned.model, x).isfinite().all()
     costs = [step.esr_db - pruned.before.esr_db for step in pruned.steps]
     first = pruned.steps[1].removed
     assert tuple(prune(model, takes, CONTEXT, costs[1] + 1e-9).removed[: len(first)]) == first
@@ -201,10 +204,10 @@ def larger_checkpoint(path, kind):
 def test_a_written_model_is_the_pruned_one(kind, tmp_path):
     model = larger_checkpoint(tmp_path / "larger.ckpt", kind)
     x = noise(3000)
-    pruned = prune(model, [(x, play(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
+    pruned = prune(model, [(x, AudioModel.play_whole(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
     out = tmp_path / "new" / "smaller.ckpt"
     write_pruned(pruned, tmp_path / "larger.ckpt", out)
-    assert torch.equal(play(load_model(out), x), play(pruned.model, x))
+    assert torch.equal(AudioModel.play_whole(load_model(out), x), AudioModel.play_whole(pruned.model, x))
     sizes = {**SIZES[kind], "lift_dim": 1} | ({"banks": 1} if kind is StackedKlann else {})
     fitting_model(out, kind(**sizes, sections=2, sample_rate=RATE, high_hz=3000.0), "model.init_from")
     old, new = read_checkpoint(tmp_path / "larger.ckpt"), read_checkpoint(out)
@@ -223,16 +226,16 @@ def test_a_pruned_model_can_restart(tmp_path):
     """With new parameters of its own size."""
     model = larger_checkpoint(tmp_path / "larger.ckpt", ParallelKlann)
     x = noise(3000)
-    pruned = prune(model, [(x, play(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
+    pruned = prune(model, [(x, AudioModel.play_whole(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
     pruned.model.restart()
-    assert play(pruned.model, x).isfinite().all()
+    assert AudioModel.play_whole(pruned.model, x).isfinite().all()
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
     model = larger_checkpoint(tmp_path / "larger.ckpt", ParallelKlann)
     larger_checkpoint(tmp_path / "other.ckpt", StackedKlann)
     x = noise(3000)
-    pruned = prune(model, [(x, play(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
+    pruned = prune(model, [(x, AudioModel.play_whole(model, x) + 0.01 * x)], CONTEXT, allowed_db=1000)
     with pytest.raises(CheckpointError, match="does not hold the ParallelKlann that was pruned"):
         write_pruned(pruned, tmp_path / "other.ckpt", tmp_path / "out.ckpt")
     write_pruned(pruned, tmp_path / "larger.ckpt", tmp_path / "smaller.ckpt")

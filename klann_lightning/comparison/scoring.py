@@ -12,7 +12,7 @@ from torch import Tensor
 
 from klann_lightning.aliasing import aliasing
 from klann_lightning.data.audio import audio_info, read_audio
-from klann_lightning.data.datamodule import EVAL_BLOCK, PairedDataModule
+from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import PairError
 from klann_lightning.evaluate import fixed_filters
 from klann_lightning.fidelity import fidelity, noise_floor
@@ -111,7 +111,7 @@ class Recordings:
     @torch.no_grad()
     def played(self, model: AudioModel) -> list[Samples]:
         """What a model makes of the takes."""
-        return [_forward(model, torch.from_numpy(take.input)) for take in self.takes]
+        return [model.play_whole(torch.from_numpy(take.input)).numpy() for take in self.takes]
 
     def elsewhere(self, folder: Path) -> Iterator[tuple[str, Scores]]:
         """What others made of the takes: files `<take>-<system>.wav`, as long as the take, aligned with it.
@@ -152,7 +152,7 @@ def cost_of(model: AudioModel, level: float) -> Cost:
     """What a model costs on this machine, and what it adds to sines of this RMS."""
 
     def play(samples: NDArray[np.float64]) -> Samples:
-        return _forward(model, torch.from_numpy(samples).float())
+        return model.play_whole(torch.from_numpy(samples).float()).numpy()
 
     parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
     noise = level * torch.randn(PLAYED_SECONDS * model.sample_rate)
@@ -167,10 +167,4 @@ def as_row(*parts: Any) -> dict[str, Any]:
 
 
 def _call(model: AudioModel, samples: Tensor) -> Callable[[], Samples]:
-    return lambda: _forward(model, samples)
-
-
-def _forward(model: AudioModel, samples: Tensor) -> Samples:
-    """In blocks as `process` plays."""
-    output: Samples = torch.cat(list(model.play(samples[None].split(EVAL_BLOCK, -1))), -1)[0].numpy()
-    return output
+    return lambda: model.play_whole(samples).numpy()

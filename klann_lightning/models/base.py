@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from klann_lightning.errors import ConfigError
 
+PLAYED_AT_ONCE = 2**17  # samples of a recording
 # What a model remembers between blocks; the batch is every tensor's first dimension.
 State = tuple[Tensor, ...]
 
@@ -93,6 +94,10 @@ class AudioModel(nn.Module, ABC):
         for part in blocks if self.block == 1 else _in_multiples(blocks, self.block):
             output, state = self.advance(part, [state is None] * len(part), state)
             yield output
+
+    def play_whole(self, x: Tensor) -> Tensor:
+        """The output of a recording [T] -> [T], from the initial state on, in blocks of bounded memory."""
+        return torch.cat(list(self.play(x[None].split(PLAYED_AT_ONCE, -1))), -1)[0]
 
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor] | None:
         """Labels and magnitude responses in dB [F, N] at frequencies [N], if the model has linear filters."""

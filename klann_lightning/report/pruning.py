@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from klann_lightning.errors import CheckpointError
-from klann_lightning.inside import Takes, checked, esr_db, moments, play
+from klann_lightning.inside import Takes, checked, esr_db, moments
 from klann_lightning.models.klann import Klann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.surgery import removable, without
@@ -101,7 +101,7 @@ def _cheapest(model: Klann, takes: Takes, context: int) -> tuple[float, list[int
 
 
 def _esr_db(model: Klann, takes: Takes, context: int) -> float:
-    return esr_db([play(model, x) for x, _ in takes], takes, context)
+    return esr_db([model.play_whole(x) for x, _ in takes], takes, context)
 
 
 def _step(model: Klann, removed: Sequence[str], ratio_db: float) -> Step:
