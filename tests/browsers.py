@@ -20,17 +20,16 @@ registerProcessor('tap', class extends AudioWorkletProcessor {
 """
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One for all tests; where KLANN_TEST_CHROMIUM is set, as in CI, its absence is an error."""
+def chromium() -> Iterator[Browser]:
+    """Started, and closed behind; where KLANN_TEST_CHROMIUM is set, as in CI, its absence is an error."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None and not os.environ.get("KLANN_TEST_CHROMIUM"):
         pytest.skip("no Chromium is installed (Debian package chromium)")
     assert program is not None, f"KLANN_TEST_CHROMIUM is set, but none of {', '.join(NAMES)} is on the path"
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 class Watched:

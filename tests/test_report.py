@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from browsers import Watched, browser  # noqa: F401
+from browsers import Watched
 from conftest import error_db, write_root
 from test_stages import SMALL, SPECTRAL, TIME
 
@@ -141,7 +141,7 @@ def test_the_page_says_how_to_make_it_again(written, run):
     assert config.read_text() == (run / "config.yaml").read_text()
 
 
-def test_the_page_opens_without_a_fault_and_hostile_names_stay_text(written, browser):  # noqa: F811
+def test_the_page_opens_without_a_fault_and_hostile_names_stay_text(written, browser):
     watched = Watched(browser)
     page = watched.open(written / "index.html")
     page.click(f"button[aria-label='Play {HOSTILE}, tiny']")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsers import Watched, browser  # noqa: F401
+from browsers import Watched
 from playwright.sync_api import Browser, expect
 from report_pages import LABELS, MATCH_DB, TAKES, big_page, sample_page, sound
 from scipy.signal import correlate
@@ -37,7 +37,7 @@ def sounds(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:  # noqa: F811
+def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
     """Makes pages; at the end nothing must have gone wrong in them, but for what a test has expected."""
     made: list[Watched] = []
 
