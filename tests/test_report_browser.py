@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsers import Watched
+from browsers import Watched, patiently
 from playwright.sync_api import Browser, expect
 from report_pages import LABELS, MATCH_DB, TAKES, big_page, sample_page, sound
 from scipy.signal import correlate
@@ -104,6 +104,7 @@ def test_opens_from_disk_without_a_network_or_a_complaint(watch, site: Path):
 
 
 @pytest.mark.parametrize("take", TAKES)
+@patiently
 def test_every_button_plays_its_sound_to_the_sample(watched: Watched, sounds: Path, take: str):
     page = watched.open(sounds)
     play(watched, "Input", take.capitalize())
@@ -120,6 +121,7 @@ def test_every_button_plays_its_sound_to_the_sample(watched: Watched, sounds: Pa
 
 
 @pytest.mark.parametrize("switch", ["1", "table", "radio"])
+@patiently
 def test_a_switch_keeps_the_place_to_the_sample_and_makes_no_click(
     watched: Watched, sounds: Path, switch: str
 ):
@@ -159,6 +161,7 @@ def test_the_place_follows_the_audio_clock_through_switches(watched: Watched, so
     assert later - place == pytest.approx(end - clock, abs=0.001)
 
 
+@patiently
 def test_a_loop_stays_in_what_the_chart_shows_and_starts_over_to_the_sample(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "Target")
@@ -180,6 +183,7 @@ def test_a_loop_stays_in_what_the_chart_shows_and_starts_over_to_the_sample(watc
     assert (start + round(now) - frame) % 4410 == pytest.approx(round(place) - 22050, abs=2)
 
 
+@patiently
 def test_match_loudness_changes_the_level_by_match_db(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "KLANN small")
@@ -192,6 +196,7 @@ def test_match_loudness_changes_the_level_by_match_db(watched: Watched, sounds: 
     assert 20 * np.log10(gain) == pytest.approx(MATCH_DB["small"], abs=0.01)
 
 
+@patiently
 def test_a_residual_is_the_difference_and_of_the_target_itself_silent(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "KLANN large")
@@ -215,6 +220,7 @@ def test_a_residual_is_the_difference_and_of_the_target_itself_silent(watched: W
     assert page.inner_text("#now-take") == "Drums · residual"
 
 
+@patiently
 def test_the_end_fades_out_and_the_next_start_is_the_beginning(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "Target", "Bass")
@@ -316,6 +322,7 @@ def saved(page) -> dict:
     return json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
 
 
+@patiently
 def test_abx_plays_its_secret_and_saves_what_was_answered(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "KLANN large")
@@ -361,6 +368,7 @@ def test_p_is_the_binomial_one(watched: Watched, sounds: Path):
         assert p == pytest.approx(binomtest(correct, of, alternative="greater").pvalue, rel=1e-9)
 
 
+@patiently
 def test_rating_hides_reference_and_anchor_until_all_are_rated(watched: Watched, sounds: Path):
     page = watched.open(sounds)
     play(watched, "KLANN large")
