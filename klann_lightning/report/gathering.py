@@ -10,7 +10,7 @@ import numpy as np
 
 import klann_lightning.report.contents as contents
 from klann_lightning.comparison.scoring import Recordings, Samples, Take, as_row, cost_of
-from klann_lightning.comparison.tables import Row, as_csv
+from klann_lightning.comparison.tables import as_csv
 from klann_lightning.data.audio import read_audio
 from klann_lightning.detector import LONGEST_SECONDS
 from klann_lightning.dynamics import StepResponse
@@ -28,14 +28,7 @@ from klann_lightning.report.sources import Source
 from klann_lightning.training.checkpoints import load_model
 
 NUMBERS = "numbers.csv"
-TAKEN = (
-    "Input",
-    "Target",
-    "Anchor",
-    "input as it is",
-    "best gain",
-    "the target's quietest 100 ms",
-)  # names of rows
+FIXED = ("Input", "Anchor")  # names of versions, beside the targets'
 TRAINED = ("seconds", "samples", "val_esr_db", "val_mr_stft", "cut")  # that a comparison knows
 
 
@@ -71,7 +64,7 @@ class Device:
         seconds = max(wanted.seconds, LONGEST_SECONDS)
         self.kept = self.recordings.context + round(seconds * self.recordings.sample_rate)
         self.outputs: list[Output] = []
-        self.rows: list[Row] = []
+        self.rows = without_a_model(name, self.recordings)
         self.steps: dict[str, list[StepResponse]] = {}
 
     def _read(self, split: str) -> Recordings:
@@ -137,15 +130,14 @@ class Gathering:
     def _refuse_equal_names(self) -> None:
         """A row is found by its name: none may have another's."""
         models = {source.system for source in self.sources}
+        rows = {row["system"] for device in self.devices.values() for row in device.rows}
         for extra in self.extras:
-            if extra.name in models or extra.name in TAKEN or extra.name.startswith("Target"):
+            if extra.name in {*models, *rows, *FIXED} or extra.name.startswith("Target"):
                 raise ConfigError(f"--extra {extra.name!r}: another row is called so. Name it NAME=PATH.")
 
     def write(self, out: Path, say: Callable[[str], None]) -> contents.Page:
         """Write everything beside the page into `out`, and return what the page is to say."""
         readings: list[contents.Reading] = []
-        for device in self.devices.values():
-            device.rows = without_a_model(device.name, device.recordings)
         for number, source in enumerate(self.sources, 1):
             say(f"{number}/{len(self.sources)} {source.device}: {source.system} {source.stage}".rstrip())
             readings += self._add_model(self.devices[source.device], source, out)
@@ -179,7 +171,7 @@ class Gathering:
         outputs = recordings.played(model)
         drawn, responses = of_model(model, recordings.takes[0].input)
         charts = write_charts(out, self.key("model", device.name, source.system, source.stage), drawn)
-        parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
+        cost = cost_of(model, recordings.level())
         made = Output(
             source.system,
             source.stage,
@@ -187,10 +179,10 @@ class Gathering:
             **device.opening(outputs),
             last=source.last,
             charts=charts,
-            note=f"{parameters} parameters",
+            note=f"{cost.parameters} parameters",
         )
         known = {name: source.known[name] for name in TRAINED if name in source.known}
-        device.add(made, outputs, **as_row(cost_of(model, recordings.level())), **known)
+        device.add(made, outputs, **as_row(cost), **known)
         if source.last:
             device.steps[made.label] = responses
             if isinstance(model, Klann) and all(np.isfinite(output).all() for output in outputs):
