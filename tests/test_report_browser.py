@@ -484,6 +484,7 @@ def test_works_on_a_web_host(watch, site: Path):
         play(watched, "Target", "Bass")
         page.wait_for_selector("#charts .js-plotly-plot")
         assert all(url.startswith(address) for url in watched.requests)
+        watched.close()  # before its server goes: what else a take has is still being loaded
 
 
 def test_a_missing_sound_is_told_in_the_bar(watch, tmp_path: Path):
