@@ -36,6 +36,24 @@ def simulate(
         print(f"{root / split / device}-{{input,target}}.wav: {len(dry) / sample_rate:.1f} s")
 
 
+def download(*devices: str, root: Path = Path("data"), api: str | None = None) -> None:
+    """Fetch the paper's public recordings and lay them under ROOT, for fit's --data.root.
+
+    What is there stays, and the same command goes on with a transfer that broke off.
+
+    Args:
+        devices: names, or how they begin, such as la2a, facebender-rndamp, mcomp-rndamp-A1msR1000ms; without
+            any, all that the record has.
+        root: folder that gets train/, val/ and test/, and the data's citation and licence.
+        api: address of another record, or of a mirror, for programs; https://zenodo.org/api/records/7271558
+            without it.
+    """
+    from klann_lightning.download.command import ZENODO
+    from klann_lightning.download.command import download as fetch
+
+    fetch(devices, root, api or ZENODO)
+
+
 def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK) -> None:
     """Play a recording through a trained model.
 
@@ -220,6 +238,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
     "compare": compare,
     "simulate": simulate,
+    "download": download,
     "process": process,
     "import": import_results,
     "bench": bench,
@@ -280,6 +299,7 @@ def run() -> None:
 
 
 def _run_function(name: str, words: Sequence[str]) -> None:
+    from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
     class Parser(OneLineErrors, ArgumentParser):
@@ -298,8 +318,9 @@ def _run_function(name: str, words: Sequence[str]) -> None:
     switches = SWITCHES.get(name, {})
     parser.add_function_arguments(function, as_positional=True, skip={*repeated, *switches})
     several = [part for part in parameters.values() if part.kind is part.VAR_POSITIONAL]
+    helps = {part.arg_name: part.description for part in parse(str(function.__doc__)).params}
     for part in several:  # *args, which jsonargparse leaves out
-        parser.add_argument(part.name, nargs="*", type=part.annotation, default=[])
+        parser.add_argument(part.name, nargs="*", type=part.annotation, default=[], help=helps.get(part.name))
     for option, said in repeated.items():
         parser.add_argument(f"--{option}", action="append", type=str, default=[], help=f"{said}; repeatable")
     for option, said in switches.items():

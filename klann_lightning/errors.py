@@ -18,9 +18,18 @@ class ConfigError(KlannError):
 class PairError(KlannError):
     """Two recordings that cannot be trained on as they are."""
 
+    def __init__(self, evidence: str, cure: str = "", name: str = "unfit") -> None:
+        """What is wrong, what mends it (where the evidence has not said so), and the cause's name."""
+        super().__init__(f"{evidence} {cure}".strip())
+        self.evidence, self.cure, self.name = evidence, cure, name
+
 
 class CheckpointError(KlannError):
     """A checkpoint that cannot be read, or that does not fit what it is used for."""
+
+
+class DownloadError(KlannError):
+    """Recordings that cannot be fetched, or not be written where they belong."""
 
 
 class DivergedError(KlannError):

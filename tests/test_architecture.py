@@ -46,6 +46,12 @@ ORDER = [
     "data.signals",
     "data.devices",
     "data.audio",
+    "download.link",
+    "download.fetch",
+    "download.record",
+    "download.unpack",
+    "download.shelf",
+    "download.command",
     "data.pairs",
     "data.feeds",
     "data.datamodule",
@@ -114,6 +120,8 @@ DOORS = {
     "optuna": ["sweep."],
     "plotly": ["charts", "portrait", "report.assets", "report.page", "sweep.page"],
     "jinja2": ["report.page"],
+    "requests": ["download.link", "download.fetch"],
+    "filelock": ["download.command"],
     "lightning": ["data.datamodule", "training.", "experiment"],
     "torch": [
         "dsp.",
@@ -198,6 +206,10 @@ def test_importing_the_command_line_loads_nothing_heavy():
         loaded_by("klann_lightning.cli", "torch", "lightning", "wandb", "matplotlib", "scipy", "optuna")
         == "[]"
     )
+
+
+def test_a_download_loads_nothing_heavy():
+    assert loaded_by("klann_lightning.download.command", "torch", "lightning", "numpy", "soundfile") == "[]"
 
 
 def test_importing_the_experiment_loads_no_logger_and_no_later_library():

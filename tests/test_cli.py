@@ -108,7 +108,17 @@ def test_process_refuses_what_is_no_checkpoint(tmp_path):
 def test_help_names_every_command():
     done = shell("--help")
     assert done.returncode == 0
-    for command in ("fit", "validate", "test", "predict", "simulate", "process", "import", "bench"):
+    for command in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "simulate",
+        "download",
+        "process",
+        "import",
+        "bench",
+    ):
         assert f"  {command} " in done.stdout
 
 
@@ -124,7 +134,12 @@ def test_help_names_every_command():
         ),
         (["fit"], "required: fit.model.model"),
         (["fit", "--config", "nope.yaml"], "nope.yaml"),
+        (["download", "--rot", "x"], "--rot"),
         (["fit", "--config", SWEEPS / "la2a.yaml", "--data.root", "nowhere"], "no folder nowhere/train"),
+        (
+            ["fit", "--config", SWEEPS / "la2a.yaml", "--data.root", "nowhere"],
+            "fetch the paper's: python -m klann_lightning download la2a --root nowhere, or simulate",
+        ),
         (
             ["fit", "--config", SWEEPS / "la2a.yaml", "--model.model.hiden", "3"],
             "Option 'hiden' is not accepted",

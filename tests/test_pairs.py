@@ -82,13 +82,16 @@ def test_missing_folder(root):
 
 
 def test_missing_root_says_how_to_get_data(tmp_path):
-    match = r"no folder .*none/train .*of: nothing.*python -m klann_lightning simulate DEVICE .*none$"
+    match = r"no folder .*none/train .*of: nothing.*download fuzz --root .*none, .* simulate DEVICE .*none$"
     with pytest.raises(PairError, match=match):
         find_pairs(tmp_path / "none", "train", ["fuzz"])
 
 
 def test_unknown_device_lists_the_known_ones(root):
-    with pytest.raises(PairError, match=r"no file la2a\*-input\.wav in .*val; it has recordings of: fuzz\."):
+    match = (
+        r"no file la2a\*-input\.wav in .*val; it has recordings of: fuzz\. .* download la2a --root .*data, "
+    )
+    with pytest.raises(PairError, match=match):
         find_pairs(root, "val", ["fuzz", "la2a"])
 
 

@@ -43,12 +43,11 @@ def find_pairs(root: Path, split: str, devices: Sequence[str]) -> list[tuple[Pat
     Raises PairError if the folder, a device's recordings, or one half of a pair is missing.
     """
     folder = root / split
-    simulate = f"simulate a device: python -m klann_lightning simulate DEVICE {root}"
     if not folder.is_dir():
         known = _listed({name for other in SPLITS for name in _names(root / other, "input")})
         raise PairError(
             f"no folder {folder} (the other splits have recordings of: {known}). Put recordings there as "
-            f"DEVICE-input.wav and DEVICE-target.wav, or {simulate}"
+            f"DEVICE-input.wav and DEVICE-target.wav, or {_other_ways(' '.join(devices) or 'DEVICE', root)}"
         )
     inputs, targets = _names(folder, "input"), _names(folder, "target")
     if not devices:
@@ -61,7 +60,7 @@ def find_pairs(root: Path, split: str, devices: Sequence[str]) -> list[tuple[Pat
         if not matching:
             raise PairError(
                 f"no file {device}*-input.wav in {folder}; it has recordings of: {_listed(inputs)}. "
-                f"Name one of these, or {simulate}"
+                f"Name one of these, or {_other_ways(device, root)}"
             )
         for name in sorted(matching - (inputs & targets)):
             there, missing = ("input", "target") if name in inputs else ("target", "input")
@@ -170,6 +169,14 @@ def _names(folder: Path, role: str) -> set[str]:
     """Of every `<name>-<role>.wav` in the folder, the name."""
     files = (path.name for path in folder.glob(f"*-{role}.wav"))
     return {name.removesuffix(f"-{role}.wav") for name in files if not name.startswith(".")}
+
+
+def _other_ways(devices: str, root: Path) -> str:
+    program = "python -m klann_lightning"
+    return (
+        f"fetch the paper's: {program} download {devices} --root {root}, or simulate a device: "
+        f"{program} simulate DEVICE {root}"
+    )
 
 
 def _listed(names: set[str]) -> str:
