@@ -11,12 +11,14 @@ import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
+from klann_lightning.data.headers import audio_bytes, check_is_file, mp3_says_length, ogg_is_cut, shown
 from klann_lightning.errors import PairError
 
 AudioFile: TypeAlias = soundfile.SoundFile
 ENCODINGS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24")}
-# Who writes WAV into a pipe cannot know its length, and promises one of these numbers of bytes instead.
-LENGTH_UNKNOWN = (0x7FFFF000, 0x80000000, 0xFFFFFFFF)
+HIGHEST_RATE = 2_000_000  # Hz; no converter is faster
+# soundfile raises ValueError where a damaged file claims to stand beyond its end.
+_READ_ERRORS = (soundfile.SoundFileError, ValueError)
 
 
 class AudioInfo(NamedTuple):
@@ -134,73 +136,122 @@ class AudioWriter:
 @contextlib.contextmanager
 def open_audio(path: Path, mono: bool = True) -> Iterator[AudioFile]:
     """A file that holds at least one frame of audio; PairError says why another does not."""
-    try:
-        if path.is_dir():
-            raise PairError(f"{path} is a folder, not an audio file. Name a file in it.")
-        if not path.exists():
-            raise PairError(f"no such file: {path}. Check its name and its folder.")
-        if path.stat().st_size == 0:
-            raise PairError(f"{path} has 0 bytes, so it is no audio file. Copy or export it again.")
-        promised, there = _audio_bytes(path)
-        opened = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
-        raise PairError(
-            f"{path} cannot be read as audio: {_reason(error)}. If it is a recording, convert it to WAV "
-            "with sox or ffmpeg, or export it again."
-        ) from error
-    with opened as file:
-        if promised > there:
+    name = shown(path)
+    with _opened(path) as file:
+        _check_length(file, path)
+        if file.samplerate > HIGHEST_RATE:
             raise PairError(
-                f"{path} is truncated: its header promises {promised} bytes of audio, only {there} are there "
-                f"({span(file.frames, file.samplerate)}). Copy or export it again."
+                f"{name} says that its sample rate is {file.samplerate} Hz: its header is damaged.",
+                "Copy or export it again.",
+                "damaged",
             )
-        if file.frames == 0:
-            raise PairError(f"{path} is empty: it has 0 frames. Record or export it again.")
-        if file.frames == np.iinfo(np.int64).max:  # FLAC that was written into a pipe
-            raise PairError(f"{path} does not say how long it is. Convert it to WAV with sox or ffmpeg.")
         if mono and file.channels != 1:
             raise PairError(
-                f"{path} has {file.channels} channels; this trains on mono recordings: keep one channel "
-                "(sox: remix 1) or mix down (sox: remix -) and run again."
+                f"{name} has {file.channels} channels; this trains on mono recordings:",
+                "keep one channel (sox: remix 1) or mix down (sox: remix -) and run again.",
+                "several_channels",
             )
         yield file
 
 
-def _audio_bytes(path: Path) -> tuple[int, int]:
-    """Bytes of audio that a WAV header promises, and bytes that follow it; (0, 0) where it promises none.
+def _opened(path: Path) -> AudioFile:
+    """The file as libsndfile opens it; PairError for what is no file, or none that it can read."""
+    name, missing = shown(path), ""
+    try:
+        check_is_file(path)
+        promised, there = audio_bytes(path)
+        missing = _shortfall(promised, there) if promised > there else ""
+        # soundfile encodes names itself, and fails at those that are no text
+        return soundfile.SoundFile(path if name == str(path) else os.fsencode(path))
+    except PermissionError as error:
+        raise PairError(
+            f"{name} must not be read by this user: {_reason(error)}.",
+            "Give yourself the right to read it, or copy it to a folder of your own.",
+            "no_permission",
+        ) from error
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
+        if missing:
+            raise PairError(
+                f"{name} is truncated: {missing}.", "Copy or export it again.", "truncated"
+            ) from error
+        raise PairError(
+            f"{name} cannot be read as audio: {_reason(error)}.",
+            "If it is a recording, convert it to WAV with sox or ffmpeg, or export it again.",
+            "unreadable",
+        ) from error
 
-    libsndfile silently reads a truncated WAV as a shorter one. The log where it says so ends after 2 kB,
-    which other chunks can fill, so the chunks are walked here. A truncated FLAC shows itself in `_read`.
-    """
-    with path.open("rb") as raw:
-        if raw.read(12)[:4] not in (b"RIFF", b"RF64"):
-            return 0, 0
-        rf64_length = 0
-        while len(head := raw.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                promised = rf64_length or (0 if length in LENGTH_UNKNOWN else length)
-                return promised, path.stat().st_size - raw.tell()
-            chunk = raw.tell()
-            if head[:4] == b"ds64":  # the sizes, in 64 bits, of the whole file and of its audio
-                rf64_length = int.from_bytes(raw.read(16)[8:], "little")
-            raw.seek(chunk + length + length % 2)
-    return 0, 0
+
+def _check_length(file: AudioFile, path: Path) -> None:
+    """PairError where the header promises more than there is, nothing, or does not say how much."""
+    name = shown(path)
+    promised, there = audio_bytes(path)
+    if promised > there:
+        raise PairError(
+            f"{name} is truncated: {_shortfall(promised, there)} ({span(file.frames, file.samplerate)}).",
+            "Copy or export it again.",
+            "truncated",
+        )
+    if file.format == "OGG" and ogg_is_cut(path):
+        raise PairError(
+            f"{name} is truncated: the page that ends an Ogg file is not there.",
+            "Copy or export it again.",
+            "truncated",
+        )
+    if file.frames <= 0 and promised == 0 and there > 1000:
+        raise PairError(
+            f"{name} is empty: it has 0 frames by its header, though {there} bytes follow it.",
+            "The recorder was interrupted: repair the header (sox --ignore-length, ffmpeg), or record again.",
+            "no_frames",
+        )
+    if file.frames <= 0:
+        raise PairError(f"{name} is empty: it has 0 frames.", "Record or export it again.", "no_frames")
+    counted = file.subtype != "MPEG_LAYER_III" or mp3_says_length(path)
+    if file.frames == np.iinfo(np.int64).max or not counted:  # FLAC that was written into a pipe
+        raise PairError(
+            f"{name} does not say how long it is.", "Convert it to WAV with sox or ffmpeg.", "length_unknown"
+        )
+
+
+def _shortfall(promised: int, there: int) -> str:
+    return f"its header promises {promised} bytes of audio, only {there} are there"
 
 
 def _read(file: AudioFile, start: int, frames: int) -> NDArray[np.float32]:
     """Samples [frames] from `start` on; PairError if the file does not yield them, as a truncated FLAC."""
     samples = np.zeros(0, np.float32)
-    with contextlib.suppress(soundfile.SoundFileError):
+    with contextlib.suppress(*_READ_ERRORS):
         if file.tell() != start:
             file.seek(start)
         samples = file.read(frames, dtype="float32")
     if len(samples) < frames:
-        raise PairError(
-            f"{file.name} is truncated or damaged: not all of samples {start} to {start + frames} (from "
-            f"{start / file.samplerate:.3f} s on) can be read. Copy or export it again."
-        )
+        raise _breaks_off(file, start, frames)
     return samples
+
+
+def _breaks_off(file: AudioFile, start: int, frames: int) -> PairError:
+    """Truncated where the last sample cannot be read either, even by who has not met the damage."""
+    last = 0
+    with contextlib.suppress(*_READ_ERRORS), soundfile.SoundFile(file.name) as again:
+        again.seek(file.frames - 1)
+        last = len(again.read(1))
+    return PairError(
+        f"{shown(file.name)} is truncated or damaged: not all of samples {start} to {start + frames} (from "
+        f"{start / file.samplerate:.3f} s on) can be read.",
+        "Copy or export it again.",
+        "damaged" if last else "truncated",
+    )
+
+
+def channel_blocks(file: AudioFile, size: int) -> Iterator[NDArray[np.float32]]:
+    """The whole file, all its channels, in arrays [size, channels]; the last may be shorter."""
+    for start in range(0, file.frames, size):
+        frames = min(size, file.frames - start)
+        samples = np.zeros((0, file.channels), np.float32)
+        with contextlib.suppress(*_READ_ERRORS):
+            samples = file.read(frames, dtype="float32", always_2d=True)
+        if len(samples) < frames:
+            raise _breaks_off(file, start, frames)
+        yield samples
 
 
 def blocks_of(file: AudioFile, size: int, frames: int | None = None) -> Iterator[NDArray[np.float32]]:
