@@ -54,6 +54,33 @@ def download(*devices: str, root: Path = Path("data"), api: str | None = None) -
     fetch(devices, root, api or ZENODO)
 
 
+def doctor(
+    *paths: Path,
+    fix: Path | None = None,
+    split: str | None = None,
+    to: Path | None = None,
+    figure: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Say what is wrong with a pair of recordings, or with all in a folder, and mend it.
+
+    Exit status: 0 ready, 1 a model trains but not at its best, 2 nothing trains on it as it is.
+
+    Args:
+        paths: an input and its target, or folders with pairs: NAME-input and NAME-target.
+        fix: folder that gets the mended pair: aligned, of one channel, rate and length.
+        split: shares of train, val and test, such as 70/15/15, into which the mended pair is cut.
+        to: ROOT/DEVICE, as which the parts are written: ROOT/{train,val,test}/DEVICE-{input,target}.wav.
+        figure: .png, .pdf or .svg to draw the pair into.
+        json: print one object for programs instead.
+    """
+    from klann_lightning.doctor.command import run as examine
+
+    status = examine(paths, fix, split, to, figure, json)
+    if status:
+        sys.exit(status)
+
+
 def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK) -> None:
     """Play a recording through a trained model.
 
@@ -239,6 +266,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "simulate": simulate,
     "download": download,
+    "doctor": doctor,
     "process": process,
     "import": import_results,
     "bench": bench,
@@ -250,7 +278,8 @@ REPEATED = {  # options that may be given several times, and what they are
     }
 }
 SWITCHES = {  # options without a value
-    "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"}
+    "doctor": {"json": "print one object for programs instead"},
+    "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"},
 }
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",

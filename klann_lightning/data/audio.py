@@ -228,6 +228,12 @@ def _read(file: AudioFile, start: int, frames: int) -> NDArray[np.float32]:
     return samples
 
 
+def read_channel(file: AudioFile, channel: int, start: int, frames: int) -> NDArray[np.float32]:
+    """Samples `start` to `start + frames` of one channel, the first is 0 -> [frames]; all must be there."""
+    samples = _read(file, start, frames)
+    return samples if samples.ndim == 1 else np.ascontiguousarray(samples[:, channel])
+
+
 def _breaks_off(file: AudioFile, start: int, frames: int) -> PairError:
     """Truncated where the last sample cannot be read either, even by who has not met the damage."""
     last = 0

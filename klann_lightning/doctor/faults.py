@@ -104,7 +104,10 @@ def _several_channels(track: Track, side: Side) -> Finding | None:
     if apart < EQUAL_DB:
         how = "all are equal" if apart <= -200 else f"they differ by {apart:.0f} dB of the signal"
         return Finding(
-            "equal_channels", "note", f"{own}; {how}.", "Nothing needs to be done: the first one is used."
+            "equal_channels",
+            "note",
+            f"{own}; {how}.",
+            "The first one is used. `fit` wants files of one channel: `--fix DIR` writes them.",
         )
     inverted = reference and all(decibels(track.sum[c] / reference) < EQUAL_DB for c in sounding[1:])
     levels = ", ".join(f"{decibels(rms):.1f} dB" for rms in track.channel_rms[:8])

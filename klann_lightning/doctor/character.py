@@ -1,0 +1,220 @@
+"""What a device does, from one aligned pair: filter, distortion, compressor, room or clock."""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from klann_lightning.doctor.blocks import Samples, Signal
+from klann_lightning.doctor.findings import Finding
+from klann_lightning.doctor.floor import Floor, floor_of
+from klann_lightning.doctor.floor import Source as FloorSource
+from klann_lightning.doctor.gains import Gain, gain_error, gain_follows
+from klann_lightning.doctor.linear import LongFilter, esr_best_gain, long_filter, short_filter
+from klann_lightning.doctor.material import Material, material_findings
+from klann_lightning.doctor.memory import filter_memory, gain_memory, reverberates
+from klann_lightning.doctor.periodic import NO_CLOCK, Clock, clock
+from klann_lightning.doctor.shape import static_error
+
+Kind = Literal["clean", "linear", "distortion", "compressor", "reverb", "modulation", "unknown"]
+
+LONGEST = 1 << 20  # samples that are looked at, from the middle
+SHORTEST = 1 << 14
+LEFT = 1e-4  # of the target's energy, -40 dB: what leaves less explains a device
+NEAR_FLOOR = 2.0  # times the floor: the same, where noise hides more
+GAIN_LEFT = 10**-1.1  # typically, of a gain that follows the target
+STATIC_LEFT = 10**-0.7  # the same of curves between filters
+ALIKE = 2.0
+LEVEL_EXPLAINS = 0.5  # of a gain's variance: what is more follows the level and no clock
+NOISY = 1e-3
+LONG_SECONDS = 1.0
+
+
+class Errors(NamedTuple):
+    """What each kind of explanation leaves: energy ratios."""
+
+    gain: float
+    linear: float
+    long: float  # of the long filter over the short one, on the same third
+    static: float  # typical, of loud blocks; nan where it was not needed
+    follower: float  # the same
+
+
+class Character(NamedTuple):
+    """What a device does. Ratios are of energy to the target's; nan where the recording does not tell."""
+
+    esr_best_gain: float
+    esr_best_linear: float
+    esr_floor: float
+    floor_from: FloorSource
+    memory_seconds: float
+    kind: Kind
+    kind_evidence: str
+    floor: Floor
+    errors: Errors
+    gain: Gain | None
+    clock: Clock
+
+
+def characterise(x: Signal, y: Signal, sample_rate: int) -> Character:
+    """Diagnoses a pair [T], [T] of one rate, aligned to the sample.
+
+    Of more than 2**20 samples, those in the middle. 5 s on one core, 300 MiB.
+    """
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"input {x.shape} and target {y.shape} must be [T], alike.")
+    start = max(0, (x.size - LONGEST) // 2)
+    source, target = (np.asarray(signal[start : start + LONGEST], np.float64) for signal in (x, y))
+    if source.size < SHORTEST or not source.any() or not target.any():
+        return _untold(source, target)
+    short = short_filter(source, target)
+    errors = Errors(esr_best_gain(source, target), short.esr, 1.0, math.nan, math.nan)
+    quick = floor_of(source, target, sample_rate, 0.0, math.inf)
+    long = LongFilter(short.esr, short.esr, np.zeros(1), sample_rate)
+    gain, ticking = None, NO_CLOCK
+    if not explained(short.esr, quick.esr):
+        long = long_filter(source, target, short, sample_rate)
+        gain = gain_follows(source, target, sample_rate)
+        ticking = clock(source, target, sample_rate)
+        errors = errors._replace(
+            long=long.esr / long.esr_short if long.esr_short > 0 else 1.0,
+            follower=gain_error(source, target, short.prediction, sample_rate),
+            static=static_error(source, target, short.prediction, sample_rate),
+        )
+    kind, evidence = _kind(errors, quick.esr, gain, ticking, reverberates(long))
+    ringing = filter_memory(short, long if reverberates(long) else None, sample_rate)
+    memory = ringing if kind in ("reverb", "unknown") else filter_memory(short, None, sample_rate)
+    if kind == "modulation" and math.isfinite(ticking.seconds):
+        memory = ticking.seconds
+    elif kind == "compressor":
+        memory = gain_memory(gain)
+    elif kind in ("distortion", "unknown") and gain is not None and gain.follows_level:
+        memory = max(memory, gain_memory(gain))
+    floor = floor_of(source, target, sample_rate, ringing, memory)
+    if floor.esr > min(errors.gain, errors.linear):  # a model has been below it
+        floor = floor._replace(esr=min(errors.gain, errors.linear))
+    return Character(
+        errors.gain,
+        errors.linear,
+        floor.esr,
+        floor.source,
+        memory,
+        kind,
+        evidence,
+        floor,
+        errors,
+        gain,
+        ticking,
+    )
+
+
+def explained(esr: float, floor: float) -> bool:
+    """Whether hardly more is left than noise."""
+    return esr < LEFT or (math.isfinite(floor) and esr < NEAR_FLOOR * floor)
+
+
+def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room: bool) -> tuple[Kind, str]:
+    """The kind, and the sentence that says why."""
+    if explained(errors.gain, floor):
+        return "clean", f"One gain leaves {_db(errors.gain)} of the target."
+    if explained(errors.linear, floor):
+        return "linear", f"One filter leaves {_db(errors.linear)} of the target, one gain {_db(errors.gain)}."
+    left = (
+        f"One filter leaves {_db(errors.linear)} of the target; of loud passages, a static curve between "
+        f"filters typically leaves {_db(errors.static)} and a gain that follows the envelope "
+        f"{_db(errors.follower)}."
+    )
+    by_level = gain is not None and max(gain.explained, gain.at_once) > LEVEL_EXPLAINS
+    curved, followed = errors.static < STATIC_LEFT, errors.follower < GAIN_LEFT
+    if ticking.found and not by_level and not (curved and errors.static < errors.follower):
+        again = (
+            f"The response comes back every {ticking.seconds:.2f} s (correlation {ticking.correlation:.2f}), "
+            "whatever is played."
+        )
+        return "modulation", f"{again} {left}"
+    at_once = gain is not None and gain.at_once >= gain.explained  # of two that do alike, the simpler one
+    if followed and by_level and not errors.static < (ALIKE if at_once else 1.0) * errors.follower:
+        what = f" A level detector explains {100 * gain.explained:.0f} % of its changes." if gain else ""
+        return "compressor", left + what
+    if room and not (curved and errors.static < 0.1):
+        return (
+            "reverb",
+            f"{left} A filter of up to 1.25 s leaves {_db(errors.long)} of what is left by a short one.",
+        )
+    if curved:
+        return "distortion", left
+    return "unknown", f"{left} None of them is enough."
+
+
+def findings_of(character: Character, material: Material) -> list[Finding]:
+    """What follows for the training of a model."""
+    found = material_findings(material)
+    if character.kind == "clean":
+        found.append(
+            Finding(
+                "nothing_to_learn",
+                "note",
+                f"The target is the input times one gain, up to {_db(character.esr_best_gain)}.",
+                "No model is needed. If the device was meant to do something, see whether it was bypassed.",
+            )
+        )
+    if character.kind == "linear":
+        found.append(
+            Finding(
+                "linear_device",
+                "note",
+                f"The device is a filter: the best one leaves {_db(character.esr_best_linear)}.",
+                "A convolution with its impulse response does all that a model would have to learn.",
+            )
+        )
+    floor = character.floor
+    if floor.esr > NOISY and floor.source in ("repeats", "pauses"):
+        how = (
+            "where the input repeats, the target does not" if floor.source == "repeats" else "noise in pauses"
+        )
+        hum = f" Most of it is mains hum of {floor.hum_hz:.0f} Hz." if math.isfinite(floor.hum_hz) else ""
+        found.append(
+            Finding(
+                "noisy_target",
+                "harms",
+                f"{_db(floor.esr)} of the target cannot be told from the input ({how}).{hum}",
+                "No model comes below that. Record the target again with less noise, or a louder input.",
+            )
+        )
+    if character.kind == "modulation":
+        found.append(
+            Finding(
+                "modulation",
+                "harms",
+                character.kind_evidence,
+                "No model here has a clock: switch the modulation off, or train on another effect.",
+            )
+        )
+    elif character.memory_seconds > LONG_SECONDS:
+        found.append(
+            Finding(
+                "long_memory",
+                "note",
+                f"What the device does depends on the last {character.memory_seconds:.1f} s.",
+                f"Set data.context_seconds to {math.ceil(character.memory_seconds)} or more, and take "
+                "segments at least as long.",
+            )
+        )
+    return found
+
+
+def _untold(x: Samples, y: Samples) -> Character:
+    gain = esr_best_gain(x, y) if y.any() else math.nan
+    floor = Floor(math.nan, "none", math.nan, math.nan, math.nan)
+    why = (
+        "The recording is silent." if not (x.any() and y.any()) else f"{x.size} samples are too few to tell."
+    )
+    errors = Errors(gain, math.nan, math.nan, math.nan, math.nan)
+    return Character(
+        gain, math.nan, math.nan, "none", math.nan, "unknown", why, floor, errors, None, NO_CLOCK
+    )
+
+
+def _db(ratio: float) -> str:
+    """A ratio of energies in dB."""
+    return f"{10 * math.log10(max(ratio, 1e-20)):.1f} dB" if ratio == ratio else "an unknown share"

@@ -1,0 +1,167 @@
+"""Where in the target a device's answer may lie: candidates from several methods, and what each explains.
+
+None of the methods is right for every device. Plain correlation is drawn to a filter's own peak, whitened
+correlation (the generalised cross-correlation of Knapp and Carter 1976, IEEE Trans. ASSP 24(4)) drowns in the
+harmonics of a distortion, onsets are coarse. So all of them propose, and one judges: how much of the target a
+linear combination of a few memoryless distortions of the input explains at each candidate, in nats.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
+
+Samples = NDArray[np.float64]
+
+WIDTH = 0.05  # of the smoothing of a spectrum before it is divided out, relative to the frequency
+GUARD = 40  # samples around a peak that belong to it
+SEGMENT = 1024  # samples of the spectra that judge
+SEGMENTS = 400  # at most
+HOP = 64  # samples between two moments of the onsets
+FRAME = 512
+BANDS = 8
+TOP = 3  # candidates from each correlation
+ONSET_TOP = 4
+
+
+class Candidate(NamedTuple):
+    """A delay of whole samples."""
+
+    delay: int
+    information: float  # nats for each frequency that the input gives of the target; 0 for none
+    votes: frozenset[str]  # methods that propose it
+
+
+def features(x: Samples) -> Samples:
+    """What odd and even distortions make of x: [T] -> [4, T], itself first."""
+    u = x / (np.sqrt(np.mean(np.square(x))) + 1e-30)
+    size = np.abs(u)
+    return np.stack([u, np.tanh(3 * u), np.tanh(30 * u), size - size.mean()])
+
+
+def candidates(x: Samples, y: Samples, reach: int, origin: int = 0) -> list[Candidate]:
+    """Delays within -reach to reach that some method proposes, the one that explains most first.
+
+    x, y: [T] each. `origin` is added to all delays that are returned.
+    """
+    shapes = features(x)
+    found: dict[int, set[str]] = {}
+    correlations = _whitened(shapes, y)
+    for name, correlation in zip(("white", "soft", "hard", "size"), correlations, strict=True):
+        for lag in _peaks(correlation, reach, TOP, GUARD):
+            found.setdefault(lag, set()).add(name)
+    for lag in _peaks(_plain(x, y), reach, TOP, GUARD):
+        found.setdefault(lag, set()).add("plain")
+    for lag in _peaks(_onsets(x, y), reach // HOP, ONSET_TOP, 3):
+        found.setdefault(lag * HOP, set()).add("onsets")
+    judged = [(information(shapes, y, lag), lag, names) for lag, names in found.items()]
+    judged.sort(key=lambda one: (-one[0], one[1]))
+    return [Candidate(origin + lag, told, frozenset(names)) for told, lag, names in judged]
+
+
+def information(shapes: Samples, y: Samples, delay: int) -> float:
+    """Mean over frequency of -log(1 - coherence), coherence of y with all `shapes` [J, T] at once.
+
+    For Gaussian signals that is twice their mutual information per frequency. What J shapes explain of noise
+    by chance is subtracted.
+    """
+    starts = segment_starts(shapes.shape[-1], len(y), delay, SEGMENT, SEGMENTS)
+    if len(starts) < 8:
+        return 0.0
+    window = np.hanning(SEGMENT + 1)[:SEGMENT]
+    at = starts[:, None] + np.arange(SEGMENT)
+    late = rfft(y[at + max(delay, 0)] * window, axis=1)
+    own = np.stack([rfft(shape[at + max(-delay, 0)] * window, axis=1) for shape in shapes], -1)
+    own = own.transpose(1, 0, 2)  # [frequency, segment, shape]
+    late = late.T[..., None]
+    power = np.square(np.abs(late)).sum((1, 2))
+    matrix = own.conj().transpose(0, 2, 1) @ own
+    cross = own.conj().transpose(0, 2, 1) @ late
+    trace = np.einsum("fjj->f", matrix).real
+    ridge = 1e-6 * trace + 1e-12 * trace.max() + 1e-300
+    weights = np.linalg.solve(matrix + ridge[:, None, None] * np.eye(len(shapes)), cross)
+    explained = (cross.conj() * weights).sum((1, 2)).real
+    coherence = np.clip(explained / (power + 1e-300), 0, 1 - 1e-9)
+    return float(np.mean(-np.log1p(-coherence)) - len(shapes) / (0.6 * len(starts)))
+
+
+def segment_starts(x_frames: int, y_frames: int, delay: int, size: int, most: int) -> NDArray[np.intp]:
+    """Where segments begin that both have when y is late by `delay`; each overlaps the next by half."""
+    common = min(x_frames - max(-delay, 0), y_frames - max(delay, 0))
+    starts = np.arange(0, common - size + 1, size // 2)
+    if len(starts) > most:
+        starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
+    return starts
+
+
+def _whitened(shapes: Samples, y: Samples) -> Samples:
+    """Correlation of each shape with y, spectra made even; lag k at index k, negative ones from the end."""
+    size = next_fast_len(shapes.shape[-1] + len(y), real=True)
+
+    def white(signal: Samples) -> NDArray[np.complex128]:
+        spectrum = rfft(signal, size)
+        flattened: NDArray[np.complex128] = spectrum / _envelope(spectrum)
+        return flattened
+
+    late = white(y)
+    return np.stack([irfft(white(shape).conj() * late, size) for shape in shapes])
+
+
+def flat(x: Samples) -> Samples:
+    """x with an even spectrum: [T] -> [T]."""
+    size = next_fast_len(2 * len(x), real=True)
+    spectrum = rfft(x, size)
+    return np.asarray(irfft(spectrum / _envelope(spectrum), size)[: len(x)])
+
+
+def _envelope(spectrum: NDArray[np.complex128]) -> Samples:
+    power = np.square(np.abs(spectrum))
+    total = np.concatenate([[0.0], np.cumsum(power)])
+    bins = np.arange(len(power))
+    half = np.maximum(4, (bins * WIDTH).astype(int))
+    low, high = np.maximum(0, bins - half), np.minimum(len(power), bins + half + 1)
+    envelope: Samples = np.sqrt((total[high] - total[low]) / (high - low))
+    return envelope + 1e-12 * envelope.max() + 1e-300
+
+
+def _plain(x: Samples, y: Samples) -> Samples:
+    size = next_fast_len(len(x) + len(y), real=True)
+    return np.asarray(irfft(rfft(x, size).conj() * rfft(y, size), size))
+
+
+def _onsets(x: Samples, y: Samples) -> Samples:
+    """Correlation of how the level rises in several bands, in steps of HOP samples."""
+    rises_x, rises_y = _rises(x), _rises(y)
+    size = next_fast_len(rises_x.shape[1] + rises_y.shape[1], real=True)
+    norms = np.linalg.norm(rises_x, axis=1) * np.linalg.norm(rises_y, axis=1) + 1e-9
+    spectra = rfft(rises_x, size).conj() * rfft(rises_y, size) / norms[:, None]
+    return np.asarray(irfft(spectra.sum(0), size))
+
+
+def _rises(x: Samples) -> Samples:
+    frames = np.lib.stride_tricks.sliding_window_view(x, FRAME)[::HOP]
+    window = np.hanning(FRAME)
+    edges = np.unique(np.geomspace(1, FRAME // 2, BANDS + 1).astype(int))[:-1]
+    parts = []
+    for start in range(0, len(frames), 4096):  # all at once would take eight times the recording
+        power = np.square(np.abs(rfft(frames[start : start + 4096] * window, axis=1)))
+        parts.append(np.add.reduceat(power, edges, axis=1))
+    bands = np.concatenate(parts)
+    level = np.log(bands + 1e-5 * bands.mean(0) + 1e-30).T
+    rises = np.maximum(np.diff(level, axis=1), 0)
+    return np.asarray(rises - rises.mean(1, keepdims=True))
+
+
+def _peaks(correlation: Samples, reach: int, top: int, guard: int) -> list[int]:
+    """The lags of the highest peaks of either sign, highest first."""
+    reach = min(reach, (len(correlation) - 1) // 2)
+    sizes = np.abs(np.concatenate([correlation[len(correlation) - reach :], correlation[: reach + 1]]))
+    lags = []
+    for _ in range(top):
+        index = int(np.argmax(sizes))
+        if sizes[index] <= 0:
+            break
+        lags.append(index - reach)
+        sizes[max(0, index - guard) : index + guard + 1] = 0
+    return lags
