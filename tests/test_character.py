@@ -120,7 +120,7 @@ def test_findings_name_what_follows(dry):
     assert names(tremolo(dry, RATE))["modulation"].severity == "harms"
     wet = softclip(dry, RATE)
     noisy = wet + np.random.default_rng(0).standard_normal(len(wet)) * np.sqrt(0.01 * np.square(wet).mean())
-    assert names(noisy)["noisy_target"].evidence.startswith("-20.")
+    assert names(noisy)["noisy_target"].evidence.startswith(("-19.", "-20.", "-21."))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 20000])

@@ -50,7 +50,7 @@ def test_noise_before_a_gain_counts_as_what_arrives(dry):
     wet = gain * dry
     floor = floor_of(dry, wet + gain * noise, RATE, 0.05, math.inf)
     true = np.square(gain * noise).mean() / np.square(wet).mean()
-    assert floor.esr < 1.2 * true
+    assert floor.esr < 1.5 * true  # 9 dB less than in pauses
 
 
 @pytest.mark.parametrize("name", ["softclip", "comp", "tremolo"])

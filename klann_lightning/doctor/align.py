@@ -1,6 +1,6 @@
 """How the target lies against the input: delay, polarity, drift, jumps, and how sure that is."""
 
-from math import erf, sqrt
+from math import erf, hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Aligned(NamedTuple):
     """An alignment, and what it rests on."""
 
     alignment: Alignment
-    sd: float  # samples; of the delay, if the device is a causal filter with some distortion
+    sd: float  # samples; of the delay, as far as the shapes of the input that tell of it disagree
     information: float  # nats for each frequency that the input gives of the target there
     rival: float  # the same, of the best other delay
     backwards: float  # the same, of the input that the target gives
@@ -78,7 +78,7 @@ def align(x: Source, y: Source) -> Aligned | None:
     )
     return Aligned(
         alignment,
-        sd=fine.sd * fine.misfit,
+        sd=hypot(fine.sd * fine.misfit, fine.spread),
         information=max(forwards, best.information),
         rival=rival,
         backwards=backwards,
@@ -166,7 +166,7 @@ def _sure_of_place(best: Candidate, rival: float, frames: int) -> float:
 
 def _sure_of_fraction(fine: Fine) -> float:
     """That the error is below a sample: what the model leaves out makes it larger than its sd says."""
-    return erf(1 / (10 * fine.sd + 1e-6) / sqrt(2))
+    return erf(1 / (hypot(10 * fine.sd, fine.spread) + 1e-6) / sqrt(2))
 
 
 def _sure_of_polarity(fine: Fine) -> float:

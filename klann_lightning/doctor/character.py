@@ -25,7 +25,7 @@ NEAR_FLOOR = 2.0  # times the floor: the same, where noise hides more
 GAIN_LEFT = 10**-1.1  # typically, of a gain that follows the target
 STATIC_LEFT = 10**-0.7  # the same of curves between filters
 ALIKE = 2.0
-LEVEL_EXPLAINS = 0.5  # of a gain's variance: what is more follows the level and no clock
+LEVEL_EXPLAINS = 0.6  # of a gain's variance: what is more follows the level and no clock
 NOISY = 1e-3
 LONG_SECONDS = 1.0
 

@@ -39,7 +39,8 @@ REACH = 64  # samples around the coarse delay that are searched
 FINER = 16  # steps in a sample
 LEVEL = 256  # samples over which levels are compared
 ENOUGH = 0.4  # of the most that any shape tells
-ODD_SHAPES = 3  # of the features, those that turn over with the input
+NEARLY = 0.3  # of the best shape's worth
+ODD_SHAPES = 4  # of the features, those that turn over with the input
 
 
 class Fine(NamedTuple):
@@ -47,6 +48,7 @@ class Fine(NamedTuple):
 
     delay: float  # samples
     sd: float  # samples; how far the fit leaves it open, if its model holds
+    spread: float  # samples; how far those shapes are apart that tell nearly as much
     polarity: int  # 1 or -1
     margin: float  # height of the correlation's best peak over the best of the other sign, >= 1
     peak: float  # from 0 to 1: how well one delay explains the phase
@@ -74,6 +76,7 @@ def refine(x: Samples, y: Samples, coarse: int) -> Fine | None:
         return None
     told = max(fit.information for fit in there)
     best = max((fit for fit in there if fit.information >= ENOUGH * told), key=lambda fit: fit.worth)
+    best = best._replace(spread=_spread(best, there))
     if best.shape < ODD_SHAPES:
         return best
     odd = [fit for fit in there if fit.shape < ODD_SHAPES]
@@ -81,6 +84,12 @@ def refine(x: Samples, y: Samples, coarse: int) -> Fine | None:
         return best._replace(polarity=1, margin=1.0)
     surest = max(odd, key=lambda fit: fit.information)
     return best._replace(polarity=surest.polarity, margin=surest.margin)
+
+
+def _spread(best: Fine, fits: list[Fine]) -> float:
+    near = [fit for fit in fits if fit.worth >= NEARLY * best.worth]
+    squares = [fit.worth * (fit.delay - best.delay) ** 2 for fit in near]
+    return float(np.sqrt(sum(squares) / sum(fit.worth for fit in near)))
 
 
 def locate(fine: Fine, x: Samples, y: Samples, coarse: int) -> tuple[float, float, float, float] | None:
@@ -184,7 +193,17 @@ def _fit(shape: int, x: Samples, y: Samples, coarse: int) -> Fine | None:
     told = float(np.mean(-np.log1p(-coherence)))
     fitted = (real + 1j * imaginary) @ a
     return Fine(
-        coarse + delay, sd, polarity, margin, peak, told, float(np.sqrt(misfit)), fitted, weight, shape
+        delay=coarse + delay,
+        sd=sd,
+        spread=0.0,
+        polarity=polarity,
+        margin=margin,
+        peak=peak,
+        information=told,
+        misfit=float(np.sqrt(misfit)),
+        response=fitted,
+        weight=weight,
+        shape=shape,
     )
 
 

@@ -15,7 +15,8 @@ ATTACKS = 0.002, 0.005, 0.01, 0.02, 0.04  # s
 RELEASES = 0.002, 0.01, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.33, 0.5, 0.75, 1.1, 1.6, 2.4, 4.0
 KNOTS = 10
 SLOW = 0.3, 0.6, 1.0, 2.0, 4.0  # s, of a second detector
-MORE = 0.7  # of what the first leaves unexplained: the second must leave less
+ALIKE = 1.2  # times the least that a detector leaves: their times are averaged
+MORE = 0.6  # of what the first leaves unexplained: the second must leave less
 SURE = 0.6  # of a gain's variance: a detector that explains less is none
 SLOWER = 0.75  # of what the level of the moment leaves unexplained: a detector must leave less
 FLATTEST_DB = 0.1  # of a gain's changes: below, there is nothing to explain
@@ -57,7 +58,8 @@ def gain_follows(x: Signal, y: Signal, sample_rate: int) -> Gain | None:
         s' = (|x| - s) / (attack where |x| > s, else release)       gain in dB = h(log s)
     fed from the input or, as in a feedback compressor, from the output. h: piecewise straight over ten
     quantiles, fitted to every second eighth of the recording and tried on the others, and back. Then a second
-    detector, equally slow both ways, is tried beside the best. None where next to nothing is heard.
+    detector, equally slow both ways, is tried beside the best. Times are geometric means over all detectors
+    that explain nearly as much. None where next to nothing is heard.
     """
     size = max(1, round(STEP_SECONDS * sample_rate))
     drives = [powers(np.asarray(signal, np.float64), size) for signal in (x, y)]
@@ -74,23 +76,25 @@ def gain_follows(x: Signal, y: Signal, sample_rate: int) -> Gain | None:
     if spread < FLATTEST_DB**2:
         return Gain(spread**0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
     at_once = 1 - _unexplained(np.log(smooth[0][heard]), gain_db) / spread
-    attack, release = np.array([(a, r) for a in ATTACKS for r in RELEASES if a <= r]).T
-    best, held = Gain(spread**0.5, at_once, -np.inf, 0.0, 0.0, 0.0), np.zeros(gain_db.size)
-    for drive in drives:
-        states = _detected(np.sqrt(drive / drive.max()), attack, release, size / sample_rate)[heard]
-        for state, a, r in zip(np.log(states + 1e-5).T, attack, release, strict=True):
-            explained = 1 - _unexplained(state, gain_db) / spread
-            if explained > best.explained:
-                best, held = best._replace(explained=explained, attack=float(a), release=float(r)), state
+    times = np.array([(a, r) for a in ATTACKS for r in RELEASES if a <= r]).T  # [2, detectors]
+    states = np.concatenate(
+        [_detected(drive, times[0], times[1], size / sample_rate)[heard].T for drive in drives]
+    )
+    left = np.array([_unexplained(state, gain_db) for state in states]) / spread
+    held, least = states[left.argmin()], float(left.min())
+    alike = np.tile(np.log(times), len(drives))[:, left <= ALIKE * least]
+    attack, release = np.exp(alike.mean(1)).tolist()
+    best = Gain(spread**0.5, at_once, 1 - least, attack, release, 0.0)
     slow = np.array([seconds for seconds in SLOW if seconds > 2 * best.release])
     if slow.size:
-        least = MORE * (1 - best.explained) * spread
+        most = MORE * least * spread
         for drive in drives:
-            states = _detected(np.sqrt(drive / drive.max()), slow, slow, size / sample_rate)[heard]
-            for state, seconds in zip(np.log(states + 1e-5).T, slow, strict=True):
-                left = _unexplained(held, gain_db, state)
-                if left < least:
-                    least, best = left, best._replace(memory=float(seconds))
+            for state, seconds in zip(
+                _detected(drive, slow, slow, size / sample_rate)[heard].T, slow, strict=True
+            ):
+                rest = _unexplained(held, gain_db, state)
+                if rest < most:
+                    most, best = rest, best._replace(memory=float(seconds))
     return best
 
 
@@ -115,15 +119,15 @@ def _smooth(x: Samples, sample_rate: int) -> Samples:
     return np.maximum(x, 0) if positive else x  # its running sum rounds
 
 
-def _detected(level: Samples, attack: Samples, release: Samples, step: float) -> Samples:
-    """Many detectors at once: [steps] -> [steps, detectors]."""
+def _detected(power: Samples, attack: Samples, release: Samples, step: float) -> Samples:
+    """Logs of the states of many detectors at once: [steps] -> [steps, detectors]."""
     up, down = 1 - np.exp(-step / attack), 1 - np.exp(-step / release)
-    held, course = np.zeros(attack.size), np.empty((level.size, attack.size))
-    for n, value in enumerate(level.tolist()):
+    held, course = np.zeros(attack.size), np.empty((power.size, attack.size))
+    for n, value in enumerate(np.sqrt(power / power.max()).tolist()):
         change = value - held
         held = held + np.where(change > 0, up, down) * change
         course[n] = held
-    return course
+    return np.log(course + 1e-5)
 
 
 def _unexplained(state: Samples, gain_db: Samples, *others: Samples) -> float:

@@ -10,7 +10,8 @@ REMAINS = 1e-4  # of an impulse response's energy, -40 dB: what follows is no lo
 STEPS_HZ = 100.0  # of the decay
 EXTENDED = 2.0  # times what is seen of a decay: no further is it extended
 HIDES = 1.0  # of the error of all taps together: less of a decay cannot be seen
-GRADUAL = 6  # steps of a decay that has a slope
+GRADUAL = 3  # steps of the direct sound
+SUDDEN = 0.5  # of a decay in dB, within three steps: it has no slope
 ROOM = 0.6  # of what the short filter leaves: a device whose long filter leaves less reverberates
 FORGOTTEN = 2.3  # time constants: 90 % of a change of level has been forgotten
 
@@ -57,8 +58,12 @@ def _decay(energy: Samples, sample_rate: float) -> float:
     end = int(under[0]) if under.size else left.size
     seconds = end * size / sample_rate
     heights_db = 10 * np.log10(np.maximum(left[:end], 1e-300) / left[0])
-    if known <= REMAINS or end < GRADUAL or heights_db[-GRADUAL // 2] - heights_db[-1] > -heights_db[-1] / 2:
-        return seconds  # or it ends at once, as an echo does: there is no slope
+    if known <= REMAINS or end < 2 * GRADUAL:
+        return seconds
+    late = heights_db[GRADUAL:]
+    drops = late[:-3] - late[3:]
+    if drops.max() > SUDDEN * (late[0] - late[-1]):  # an echo, and then what its estimate errs
+        return float(GRADUAL + 3 + int(drops.argmax())) * size / sample_rate
     # Backward integration bends where the error begins: the slope is that of the middle of the decay.
     start, stop = end // 6, end * 2 // 3
     slope = (heights_db[stop] - heights_db[start]) / (stop - start)

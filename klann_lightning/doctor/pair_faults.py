@@ -121,7 +121,7 @@ def _delay(aligned: Aligned, dry: Track) -> Finding | None:
         f"The target is {size} {'late' if late > 0 else 'early'}, give or take {max(aligned.sd, 0.01):.2f}; "
         f"confidence {alignment.confidence:.2f}."
     )
-    if alignment.confidence < SURE:
+    if aligned.sure_of_place < SURE:
         return Finding(
             "delay_uncertain",
             "note" if abs(late) < HARMLESS else "harms",
@@ -131,7 +131,7 @@ def _delay(aligned: Aligned, dry: Track) -> Finding | None:
     if 0 < late < HARMLESS:
         cure = f"A model learns so short a delay itself, at the cost of some of its memory. {MENDED}."
         return Finding("delay", "note", evidence, cure)
-    if -MOST_EARLY < late < 0:
+    if -MOST_EARLY - aligned.sd < late < 0:
         return Finding("delay", "harms", evidence, f"No model can answer before it is asked: {MENDED}.")
     return Finding("delay", "blocks", evidence, f"{MENDED}; `--data.align auto` does it while training.")
 
