@@ -18,6 +18,7 @@ Samples = NDArray[np.float64]
 EXCERPT = 1 << 19  # samples in which the delay is sought
 REACH = 16384  # samples in which it lies as a rule
 FAR_REACH = 2048  # around what the levels propose elsewhere
+HEARD, SURE = 0.06, 0.5  # nats, and that there is something to follow with less of them
 APART = 64  # samples between two delays that are different ones
 DRIFT_SEEN = 1e-6 / 3  # samples per sample; a drift that is believed has more, and
 DRIFT_SIGMAS = 12.0  # a distortion's own wandering has less
@@ -48,7 +49,8 @@ def align(x: Source, y: Source) -> Aligned | None:
     fine = _fine(own, y, start, best.delay, 0.0)
     if fine is None:
         return None
-    found = _clock(Ear(x, y, fine), start + frames // 2, fine.delay)
+    told = best.information > HEARD or _sure_of_place(best, rival, frames) > SURE
+    found = _clock(Ear(x, y, fine), start + frames // 2, fine.delay) if told else None
     drift = found.drift if found else 0.0
     middle = start + frames / 2
     if found:
@@ -61,7 +63,7 @@ def align(x: Source, y: Source) -> Aligned | None:
     jumps: tuple[Jump, ...] = ()
     if found:
         jumps = found.jumps
-        delay -= sum(jump.by for jump in jumps if jump.at <= middle)
+        delay = found.delay if jumps else delay  # the excerpt may hold several delays
     if drift:  # which hid from the first look what both have in common
         late = read_along(y, start - FAR_REACH, frames + 2 * FAR_REACH, fine.delay - drift * middle, drift)
         best, rival = _judged(candidates(own, late, 2 * FAR_REACH), best, rival)

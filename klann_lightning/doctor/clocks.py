@@ -20,6 +20,8 @@ REACH = 4096  # samples by which a delay may jump
 PREFERENCE = 1.2  # times as much must be explained by a delay that is not the expected one
 ENOUGH = 0.5  # of the excerpt's information, where no other delay is sought
 CLEAR, LEAST_PEAK = 0.6, 0.3  # of a peak
+ON_LINE = 1.0  # samples from a line to be on it
+MOST_DRIFT = 1e-3
 LEAST_JUMP = 1.5  # samples
 BAD = 3.0  # samples of standard deviation: nothing is known
 
@@ -108,6 +110,9 @@ def first_drift(ear: Ear, at: int, delay: float, reach: int) -> tuple[float, flo
                 known.append(one)
         if len(known) > 2:
             drift, origin = line(known)
+            away = [abs(one.delay - origin - drift * one.at) for one in known]
+            if np.quantile(away, 0.75) > ON_LINE or abs(drift) > MOST_DRIFT:  # jumps, rather than a drift
+                return known[0].delay, 0.0
             delay = origin + drift * (at + WINDOW / 2)
         step *= 2
     return delay, drift
@@ -156,14 +161,20 @@ def clock(ear: Ear, soundings: Sequence[Sounding], drift: float) -> Clock:
     if len(at) < 3:
         middle = float(np.median(delay - drift * at)) if len(at) else 0.0
         return Clock(middle, drift, (), np.inf, tuple(soundings))
-    steps = [step for step in _steps(at, delay) if _is_jump(ear, soundings[step - 1], soundings[step])]
+    apart = int(np.ceil(WINDOW / 2 / max(float(np.median(np.diff(at))), 1)))  # windows that do not overlap
+    steps = [
+        step
+        for step in _steps(at, delay)
+        if _is_jump(ear, soundings[max(step - 1 - apart, 0)], soundings[min(step + apart, len(at) - 1)])
+    ]
     group = np.zeros(len(at), int)
     for step in steps:
         group[step:] += 1
     slope, offsets, sd = _lines(at, delay, weight, group)
     jumps = []
     for step, before, after in zip(steps, offsets, offsets[1:], strict=False):
-        place = _place(ear, soundings[step - 1].at, soundings[step].at, (before, after), slope)
+        first, last = soundings[step - 1].at - WINDOW / 2, soundings[step].at + WINDOW / 2
+        place = _place(ear, first, last, (before, after), slope)
         jumps.append(Jump(place, float(after - before)))
     return Clock(float(offsets[0]), slope, tuple(jumps), sd, tuple(soundings))
 

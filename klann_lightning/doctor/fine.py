@@ -36,6 +36,7 @@ MOST_WEIGHT = 1e4  # spectra of parts are not trusted beyond -40 dB
 LEAST_WEIGHT = 10.0  # below, the magnitude is that of the noise
 LOWEST = 1e-3  # cycles per sample
 REACH = 64  # samples around the coarse delay that are searched
+FAR_REACH = 512  # the same, once the device's response is known
 FINER = 16  # steps in a sample
 LEVEL = 256  # samples over which levels are compared
 ENOUGH = 0.4  # of the most that any shape tells
@@ -108,7 +109,7 @@ def locate(fine: Fine, x: Samples, y: Samples, coarse: int) -> tuple[float, floa
     if np.count_nonzero(weight) < 8:
         return None
     turned = cross / (np.abs(cross) + 1e-300) * np.exp(-1j * fine.response.imag) * fine.polarity
-    delay, polarity, _, peak = _peak(turned, weight)
+    delay, polarity, _, peak = _peak(turned, weight, FAR_REACH)
     if polarity < 0:
         return None
     for _ in range(5):
@@ -222,12 +223,12 @@ def _weight(coherence: Samples, count: float) -> Samples:
     return weight
 
 
-def _peak(turned: Spectrum, weight: Samples) -> tuple[float, int, float, float]:
+def _peak(turned: Spectrum, weight: Samples, within: int = REACH) -> tuple[float, int, float, float]:
     """Delay and polarity of a phase that is a delay's only, the polarity's margin, and the peak's height."""
     trust = np.minimum(weight, 100)
     size = SIZE * FINER
     correlation = irfft(trust * turned, size) * size / (2 * trust.sum())
-    reach = REACH * FINER
+    reach = within * FINER
     near = np.concatenate([correlation[-reach:], correlation[: reach + 1]])
     index = int(np.argmax(np.abs(near)))
     polarity = 1 if near[index] > 0 else -1

@@ -8,7 +8,8 @@ from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.track import Track
 
 SURE = 0.5  # of a confidence: below, it is said and nothing is built on it
-TOLD = 0.15  # nats: of less it must be sure where the target lies, or the two have nothing in common
+# Nats in common, and how sure the place must be where there are no more: else the two are strangers.
+DOUBTS = ((0.06, 0.9), (0.15, 0.25))
 SLIGHT, HARMLESS, MOST_EARLY = 1.0, 32.0, 4.0  # samples
 TURNED, TURNED_NATS = 1.3, 0.03  # a device explains its input no better than that
 WET = re.compile(r"(?<![a-z])(target|wet|out|output|processed|reamped)(?![a-z])", re.IGNORECASE)
@@ -91,7 +92,7 @@ def alignment_faults(
 
 def unrelated(aligned: Aligned) -> bool:
     """Whether there is no telling where the target would lie, and hardly anything in common there."""
-    return aligned.information < TOLD and aligned.sure_of_place < SURE / 2
+    return any(aligned.information < told and aligned.sure_of_place < sure for told, sure in DOUBTS)
 
 
 def _swapped(dry: Track, wet: Track, why: str) -> Finding:
@@ -133,7 +134,7 @@ def _delay(aligned: Aligned, dry: Track) -> Finding | None:
         return Finding("delay", "note", evidence, cure)
     if -MOST_EARLY - aligned.sd < late < 0:
         return Finding("delay", "harms", evidence, f"No model can answer before it is asked: {MENDED}.")
-    return Finding("delay", "blocks", evidence, f"{MENDED}; `--data.align auto` does it while training.")
+    return Finding("delay", "blocks", evidence, f"{MENDED}.")
 
 
 def _polarity(aligned: Aligned, dry: Track, wet: Track) -> Finding | None:
