@@ -28,7 +28,7 @@ REAL = {"facebender-rndamp": "distortion", "la2a": "compressor", "mcomp-rndamp-A
 
 @pytest.fixture(scope="module")
 def dry():
-    return dry_signal(20, RATE, 0)
+    return dry_signal(12, RATE, 0)
 
 
 def db(ratio):

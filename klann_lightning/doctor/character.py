@@ -24,7 +24,10 @@ LEFT = 1e-4  # of the target's energy, -40 dB: what leaves less explains a devic
 NEAR_FLOOR = 2.0  # times the floor: the same, where noise hides more
 GAIN_LEFT = 10**-1.1  # typically, of a gain that follows the target
 STATIC_LEFT = 10**-0.7  # the same of curves between filters
-ALIKE = 2.0
+SURELY_CURVED = 0.1
+CLOSELY = 10**-2.5  # typically left: this explains a device, and nothing by chance
+SLIGHT = 0.02  # of a gain's variance: a detector explains hardly more than the level of the moment
+ALIKE = 2.0  # times what a gain leaves
 LEVEL_EXPLAINS = 0.6  # of a gain's variance: what is more follows the level and no clock
 NOISY = 1e-3
 LONG_SECONDS = 1.0
@@ -125,18 +128,21 @@ def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room:
         f"{_db(errors.follower)}."
     )
     by_level = gain is not None and max(gain.explained, gain.at_once) > LEVEL_EXPLAINS
-    curved, followed = errors.static < STATIC_LEFT, errors.follower < GAIN_LEFT
-    if ticking.found and not by_level and not (curved and errors.static < errors.follower):
+    at_once = gain is not None and gain.at_once > max(LEVEL_EXPLAINS, gain.explained - SLIGHT)
+    curved = errors.static < STATIC_LEFT
+    if ticking.found and not by_level and not errors.static < min(SURELY_CURVED, errors.follower):
         again = (
             f"The response comes back every {ticking.seconds:.2f} s (correlation {ticking.correlation:.2f}), "
             "whatever is played."
         )
         return "modulation", f"{again} {left}"
-    at_once = gain is not None and gain.at_once >= gain.explained  # of two that do alike, the simpler one
-    if followed and by_level and not errors.static < (ALIKE if at_once else 1.0) * errors.follower:
+    # A curve that is hardly driven is a gain, too: if the gain has no memory, the curve is the simpler cause.
+    simpler = errors.static < (max(ALIKE * errors.follower, CLOSELY) if at_once else errors.follower)
+    closely = errors.follower < min(errors.static / 10, CLOSELY) and ticking.clarity > 0
+    if errors.follower < GAIN_LEFT and (by_level or closely) and not simpler:
         what = f" A level detector explains {100 * gain.explained:.0f} % of its changes." if gain else ""
         return "compressor", left + what
-    if room and not (curved and errors.static < 0.1):
+    if room and not errors.static < SURELY_CURVED:
         return (
             "reverb",
             f"{left} A filter of up to 1.25 s leaves {_db(errors.long)} of what is left by a short one.",

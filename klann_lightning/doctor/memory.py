@@ -9,7 +9,7 @@ from klann_lightning.doctor.linear import BEFORE, LongFilter, ShortFilter, decim
 REMAINS = 1e-4  # of an impulse response's energy, -40 dB: what follows is no longer counted
 STEPS_HZ = 100.0  # of the decay
 EXTENDED = 2.0  # times what is seen of a decay: no further is it extended
-HIDES = 1.0  # of the error of all taps together: less of a decay cannot be seen
+HIDES = 1.0, 0.1  # of the error of all taps together, and of all energy: less of a decay may be hidden
 GRADUAL = 3  # steps of the direct sound
 SUDDEN = 0.5  # of a decay in dB, within three steps: it has no slope
 ROOM = 0.6  # of what the short filter leaves: a device whose long filter leaves less reverberates
@@ -53,12 +53,13 @@ def _decay(energy: Samples, sample_rate: float) -> float:
     left = clean[::-1].cumsum()[::-1]
     if not left[0] > 0:
         return 0.0
-    known = max(REMAINS, HIDES * noise * steps.size / left[0])  # what stays below is the estimate's error
+    hidden = min(HIDES[0] * noise * steps.size / left[0], HIDES[1])
+    known = max(REMAINS, float(hidden))  # what stays below is the estimate's error
     under = np.flatnonzero(left <= known * left[0])
     end = int(under[0]) if under.size else left.size
     seconds = end * size / sample_rate
-    heights_db = 10 * np.log10(np.maximum(left[:end], 1e-300) / left[0])
-    if known <= REMAINS or end < 2 * GRADUAL:
+    heights_db = 10 * np.log10(np.maximum(left[: end + 1], 1e-300) / left[0])
+    if known <= REMAINS or end < 4 * GRADUAL:
         return seconds
     late = heights_db[GRADUAL:]
     drops = late[:-3] - late[3:]

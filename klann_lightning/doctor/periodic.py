@@ -27,7 +27,7 @@ class Clock(NamedTuple):
     @property
     def found(self) -> bool:
         """Whether that is more than what rhythmic music does to a compressor or a fuzz."""
-        return bool(self.clarity > 16 or (self.correlation > 0.65 and self.rise > 0.6))
+        return bool(self.clarity > 13 or (self.correlation > 0.65 and self.rise > 0.6))
 
 
 NO_CLOCK = Clock(float("nan"), 0.0, 0.0, 0.0)
