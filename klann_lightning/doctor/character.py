@@ -27,6 +27,7 @@ STATIC_LEFT = 10**-0.7  # the same of curves between filters
 SURELY_CURVED = 0.1
 CLOSELY = 10**-2.5  # typically left: this explains a device, and nothing by chance
 SLIGHT = 0.02  # of a gain's variance: a detector explains hardly more than the level of the moment
+CLEARLY_ROOM = 0.2  # of what a short filter leaves, left by a long one
 ALIKE = 2.0  # times what a gain leaves
 LEVEL_EXPLAINS = 0.6  # of a gain's variance: what is more follows the level and no clock
 NOISY = 1e-3
@@ -139,7 +140,8 @@ def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room:
     # A curve that is hardly driven is a gain, too: if the gain has no memory, the curve is the simpler cause.
     simpler = errors.static < (max(ALIKE * errors.follower, CLOSELY) if at_once else errors.follower)
     closely = errors.follower < min(errors.static / 10, CLOSELY) and ticking.clarity > 0
-    if errors.follower < GAIN_LEFT and (by_level or closely) and not simpler:
+    echoes = errors.long < CLEARLY_ROOM and errors.follower > CLOSELY
+    if errors.follower < GAIN_LEFT and (by_level or closely) and not simpler and not echoes:
         what = f" A level detector explains {100 * gain.explained:.0f} % of its changes." if gain else ""
         return "compressor", left + what
     if room and not errors.static < SURELY_CURVED:
