@@ -20,8 +20,8 @@ def dry():
     return dry_signal(16, RATE, 1)
 
 
-@pytest.mark.parametrize("attack", [0.002, 0.02])
-@pytest.mark.parametrize("release", [0.05, 0.1, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("attack", [0.02])
+@pytest.mark.parametrize("release", [0.05, 0.2, 1.0])
 def test_a_compressors_release(dry, release, attack):
     level = np.maximum(_follow(dry, RATE, attack, release), 1e-9)
     wet = 2 * dry * np.minimum(1, (level / 0.05) ** -0.7)

@@ -23,11 +23,9 @@ def noisy(wet, esr_db, seed=0):
     return wet + noise * np.sqrt(10 ** (esr_db / 10) * np.square(wet).mean())
 
 
-@pytest.mark.parametrize("esr_db", [-60, -50, -40])
+@pytest.mark.parametrize("esr_db", [-60, -40])
 @pytest.mark.parametrize("hiss_db", [-math.inf, -75])
-@pytest.mark.parametrize(
-    "name", ["gain", "eq", "softclip", "overdrive", "octave", "comp", "optical", "gate", "fuzz"]
-)
+@pytest.mark.parametrize("name", ["eq", "overdrive", "comp", "gate", "fuzz"])
 def test_noise_in_pauses_is_found_and_not_overestimated(dry, name, hiss_db, esr_db):
     """The input's own hiss is played through the device, and is no noise of the target's."""
     source = dry + np.random.default_rng(9).standard_normal(len(dry)) * 10 ** (hiss_db / 20)

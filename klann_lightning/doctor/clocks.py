@@ -167,16 +167,21 @@ def clock(ear: Ear, soundings: Sequence[Sounding], drift: float) -> Clock:
         for step in _steps(at, delay)
         if _is_jump(ear, soundings[max(step - 1 - apart, 0)], soundings[min(step + apart, len(at) - 1)])
     ]
-    group = np.zeros(len(at), int)
-    for step in steps:
-        group[step:] += 1
-    slope, offsets, sd = _lines(at, delay, weight, group)
+    slope, offsets, sd = _lines(at, delay, weight, _groups(steps, len(at)))
+    if small := {step for step, by in zip(steps, np.diff(offsets), strict=True) if abs(by) < LEAST_JUMP}:
+        steps = [step for step in steps if step not in small]
+        slope, offsets, sd = _lines(at, delay, weight, _groups(steps, len(at)))
     jumps = []
     for step, before, after in zip(steps, offsets, offsets[1:], strict=False):
         first, last = soundings[step - 1].at - WINDOW / 2, soundings[step].at + WINDOW / 2
         place = _place(ear, first, last, (before, after), slope)
         jumps.append(Jump(place, float(after - before)))
     return Clock(float(offsets[0]), slope, tuple(jumps), sd, tuple(soundings))
+
+
+def _groups(steps: Sequence[int], count: int) -> NDArray[np.intp]:
+    """How many of the steps have been passed at each of `count` soundings."""
+    return np.searchsorted(np.asarray(steps, int), np.arange(count), side="right")
 
 
 def _is_jump(ear: Ear, before: Sounding, after: Sounding) -> bool:
