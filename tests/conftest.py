@@ -101,3 +101,18 @@ def write_root(
         write_audio(root / split / "tiny-input.wav", source, rate)
         write_audio(root / split / "tiny-target.wav", device(source), rate)
     return root
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    """A server on this machine is asked without a detour."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def server():
+    """A record with one archive, as Zenodo would serve it."""
+    from record_server import ARCHIVE, RecordServer
+
+    with RecordServer({"data.zip": ARCHIVE}) as running:
+        yield running

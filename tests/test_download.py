@@ -30,16 +30,7 @@ from record_server import (
 from klann_lightning.download import shelf
 from klann_lightning.download.fetch import amount
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with RecordServer({"data.zip": ARCHIVE}) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def program(server: RecordServer, root: Path) -> subprocess.Popen[str]:

@@ -36,16 +36,7 @@ from klann_lightning.download.command import download
 from klann_lightning.download.link import Patience
 from klann_lightning.errors import DownloadError
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with RecordServer({"data.zip": ARCHIVE}) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 @pytest.fixture

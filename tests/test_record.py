@@ -6,7 +6,6 @@ import zipfile
 
 import pytest
 from record_server import (
-    ARCHIVE,
     BOTH,
     FUZZ,
     LA2A,
@@ -22,16 +21,7 @@ from record_server import (
     zipped,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with RecordServer({"data.zip": ARCHIVE}) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 MACS = {

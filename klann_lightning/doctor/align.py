@@ -144,9 +144,7 @@ def _clock(ear: Ear, at: int, delay: float) -> Clock | None:
         if done:
             break
     if found and (abs(found.drift) < DRIFT_SEEN or abs(found.drift) < DRIFT_SIGMAS * found.drift_sd):
-        found = found._replace(
-            drift=0.0, delay=found.delay_at(at) - sum(j.by for j in found.jumps if at >= j.at)
-        )
+        found = found._replace(drift=0.0, delay=found.delay + found.drift * at)
     return found
 
 

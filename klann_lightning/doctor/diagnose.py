@@ -12,7 +12,7 @@ from klann_lightning.data.audio import AudioInfo
 from klann_lightning.doctor.align import Aligned, align
 from klann_lightning.doctor.alignment import Alignment
 from klann_lightning.doctor.character import LONGEST, Character, characterise, findings_of
-from klann_lightning.doctor.findings import SEVERITIES, Finding
+from klann_lightning.doctor.findings import SEVERITIES, Finding, of_error
 from klann_lightning.doctor.intake import inspect
 from klann_lightning.doctor.material import material_of
 from klann_lightning.doctor.pair_faults import SLIGHT, SURE, alignment_faults, fitting_faults, unrelated
@@ -29,7 +29,7 @@ EXACT = 0.05  # samples: a delay that is known less well is rounded to whole one
 
 
 class Diagnosis(NamedTuple):
-    """All that is known of a pair. `tracks`, `aligned`, `character`, `recipe`: None where not even that."""
+    """All that is known of a pair; None stands for what is not."""
 
     input: Path
     target: Path
@@ -90,7 +90,7 @@ def diagnose(input_path: Path, target_path: Path) -> Diagnosis:
                 character = characterise(played, _mended(y, recipe, start, frames), dry.sample_rate)
                 found += findings_of(character, material_of(played, dry.sample_rate))
     except PairError as error:
-        found.append(Finding(error.name, "blocks", error.evidence, error.cure))
+        found.append(of_error(error))
     return Diagnosis(input_path, target_path, _sorted(found), dry, wet, aligned, character, recipe)
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from klann_lightning.doctor.blocks import powers
 from klann_lightning.doctor.diagnose import Diagnosis, excerpt
 from klann_lightning.errors import PairError
 from klann_lightning.files import replacing
@@ -32,7 +33,7 @@ def save_figure(diagnosis: Diagnosis, path: Path) -> None:
 
 def pair_figure(diagnosis: Diagnosis) -> Figure:
     """Four panels of a diagnosis that has a recipe."""
-    recorded, mended, rate = excerpt(diagnosis, mended=False), excerpt(diagnosis, mended=True), 0
+    recorded, mended = excerpt(diagnosis, mended=False), excerpt(diagnosis, mended=True)
     rate = diagnosis.dry.sample_rate if diagnosis.dry else 1
     at = _attack(mended[0], rate)
     figure = Figure((12, 8), layout="constrained")
@@ -90,10 +91,7 @@ def _delays(axes: Axes, diagnosis: Diagnosis, rate: int) -> None:
 
 def _levels(axes: Axes, pair: tuple[Samples, Samples], rate: int) -> None:
     window = max(round(WINDOW_SECONDS * rate), 1)
-    levels = []
-    for samples in pair:
-        whole = samples[: len(samples) // window * window].reshape(-1, window)
-        levels.append(10 * np.log10(np.square(whole).mean(1) + 1e-20))
+    levels = [10 * np.log10(powers(samples, window) + 1e-20) for samples in pair]
     heard = (levels[0] > FAINT_DB) & (levels[1] > FAINT_DB)
     axes.plot(levels[0][heard], levels[1][heard], ".", color=COLORS["Target"], markersize=2, alpha=0.4)
     axes.set(title="Level of every 10 ms", xlabel="Input (dB of full scale)", ylabel="Target (dB)")
