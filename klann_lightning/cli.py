@@ -81,7 +81,9 @@ def doctor(
         sys.exit(status)
 
 
-def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK) -> None:
+def process(
+    checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK, as_recorded: bool = False
+) -> None:
     """Play a recording through a trained model.
 
     Args:
@@ -89,26 +91,14 @@ def process(checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK
         input: a mono recording at the model's sample rate.
         output: .wav (32-bit float) or .flac (24 bit).
         block: samples that the model is given at once; any size gives the same sound.
+        as_recorded: undo what --data.align auto did: the output lies as the targets were recorded.
     """
     before_torch()
-    import torch
-
-    from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
-    from klann_lightning.errors import PairError
-    from klann_lightning.training.checkpoints import load_model
+    from klann_lightning.playing import play
 
     after_torch()
-    model = load_model(checkpoint)
-    rate = audio_info(input).sample_rate
-    if rate != model.sample_rate:
-        raise PairError(
-            f"{input} is {rate} Hz, the model of {checkpoint} was trained at {model.sample_rate} Hz. "
-            f"Resample {input.name} to {model.sample_rate} Hz and run again."
-        )
-    blocks = (torch.from_numpy(samples)[None] for samples in iter_audio(input, block))
-    with AudioWriter(output, rate) as writer:
-        for played in model.play(blocks):
-            writer.write(played[0].numpy())
+    if said := play(checkpoint, input, output, block, as_recorded):
+        print(said)
 
 
 def import_results(results_dir: Path, out: Path, sample_rate: int = 44100) -> None:
@@ -279,6 +269,9 @@ REPEATED = {  # options that may be given several times, and what they are
 }
 SWITCHES = {  # options without a value
     "doctor": {"json": "print one object for programs instead"},
+    "process": {
+        "as_recorded": "undo what --data.align auto did: the output lies as the targets were recorded"
+    },
     "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"},
 }
 TRAINER_COMMANDS = {

@@ -21,13 +21,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 
 from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.doctor.recipe import Recipes
 from klann_lightning.errors import CheckpointError, ConfigError, KlannError, OneLineErrors
 from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
 from klann_lightning.files import write_whole
 from klann_lightning.handshake import LAST, SCORES_FILE
 from klann_lightning.native.host import after_torch, die_with_parent
 from klann_lightning.runs import changed, hold, new_folder, newest, unfinished
-from klann_lightning.training.checkpoints import read_checkpoint, scored_settings
+from klann_lightning.training.checkpoints import mended_as, read_checkpoint, scored_settings
 from klann_lightning.training.keeper import CheckpointFiles, Keeper
 from klann_lightning.training.media import PredictionWriter, StageMedia
 from klann_lightning.training.module import EffectModule
@@ -35,6 +36,7 @@ from klann_lightning.training.stages import StageSwitch
 from klann_lightning.training.watch import Watch
 
 RUN = "KLANN_RUN"  # environment variable, for the processes that a distributed fit starts: its folder
+MENDED = "alignment.json"  # in a run's folder: how its recordings were mended, if they were
 BEGUN = "KLANN_BEGUN"  # and the checkpoint that it goes on from, if any
 LOGGERS = [{"class_path": f"klann_lightning.training.logs.{name}"} for name in ("RunLog", "WandbLog")]
 
@@ -99,6 +101,7 @@ class Experiment(LightningCLI):
         quiet()
         after_torch()
         self.keeper = Keeper()
+        self._mended: Recipes = {}  # the recordings of the checkpoint that is gone on with, or scored
         self.switch = StageSwitch(self.keeper)
         self.media, writer = StageMedia(), PredictionWriter()
         if started_by_a_rank():
@@ -167,6 +170,7 @@ class Experiment(LightningCLI):
         if not path:
             return
         content = read_checkpoint(Path(path))
+        self._mended = mended_as(content)
         if command != "fit":
             settings = {command: {"model": scored_settings(Path(path), rate)}}
             self.config = self.parser.parse_object(settings, self.config)
@@ -202,6 +206,11 @@ class Experiment(LightningCLI):
         config.trainer.default_root_dir = named or str(folder or new_folder(*runs))
         os.environ[RUN], os.environ[BEGUN] = config.trainer.default_root_dir, config.ckpt_path or ""
 
+    def instantiate_classes(self) -> None:
+        """A checkpoint's takes and those that are mended now get one delay."""
+        super().instantiate_classes()
+        self.datamodule.recipes = self._mended
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With our checkpoint files; ConfigError for devices that are not there."""
         plugins = self.config_init[self.subcommand].trainer.plugins or []
@@ -220,7 +229,10 @@ class Experiment(LightningCLI):
             self.model.check_fits(Path(config.ckpt_path))
         self._check_recordings(config.scored)
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._held.enter_context(hold(Path(self.trainer.default_root_dir)))
+            folder = Path(self.trainer.default_root_dir)
+            self._held.enter_context(hold(folder))
+            if recipes := self.datamodule.state_dict():
+                write_whole(folder / MENDED, json.dumps(recipes, indent=1))
         config.ckpt_path, config.resume = None, False  # of this fit, not of the run: it saves the rest
 
     def _check_recordings(self, scored: str) -> None:
@@ -261,6 +273,7 @@ class Experiment(LightningCLI):
             module.load_state_dict(weights)
             scores = score(module.model, batches, resolutions)
             rows.append(row(name, scores, esr_db(module.model, trained_on)))
+        self.datamodule.teardown("test")
         title = f"{', '.join(self.datamodule.devices)}, {split}"
         return table(title, rows), rows
 
@@ -278,9 +291,11 @@ def resolve(words: Sequence[str]) -> dict[str, Any]:
     return config
 
 
-def recordings_of(config: Mapping[str, Any]) -> PairedDataModule:
-    """The recordings of a complete configuration, not yet looked at."""
+def recordings_of(config: Mapping[str, Any], checkpoint: Path | None = None) -> PairedDataModule:
+    """The recordings of a complete configuration, not yet looked at; mended as a checkpoint's, if at all."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PairedDataModule, "data")
     data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
+    if checkpoint:
+        data.recipes = mended_as(read_checkpoint(checkpoint))
     return data

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whatever ends the process that writes them."""
+"""Files that are there as a whole or not at all, whatever ends the process that writes them; their stamps."""
 
 import os
 from collections.abc import Iterator
@@ -30,6 +30,14 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)  # a half, where the writing failed
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """By which a file differs from its successor of the same name; None where there is no file."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 def remove_parts(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_words(pair, capsys):
     said = capsys.readouterr().out
     assert "blocks: delay" in said
     assert "300.0" in said
-    assert "-> `--fix DIR`" in said
+    assert "-> `doctor --fix DIR`" in said
 
 
 def test_a_mended_pair_is_ready(pair, tmp_path, capsys):

@@ -37,7 +37,7 @@ from klann_lightning.training.checkpoints import load_model
 ROW = "row.json"  # a cell's line, in its folder
 STOPPED = "stopped; the same command goes on with it"
 # What a device's systems have in common.
-SAME = ("device", "root", "sample_rate", "resample", "context_seconds", "train_seconds")
+SAME = ("device", "root", "sample_rate", "resample", "context_seconds", "train_seconds", "align")
 
 Config = dict[str, Any]
 
@@ -119,7 +119,14 @@ def _tests(trainings: Mapping[Cell, Config]) -> dict[str, Recordings]:
                 f"{cell.name} and {first.name} differ in {names}: a device's systems are trained and "
                 "scored on the same recordings. Give it a device of its own."
             )
-    return {device: Recordings(recordings_of(config), "test") for device, (_, config) in firsts.items()}
+    return {device: _test(config) for device, (_, config) in firsts.items()}
+
+
+def _test(config: Config) -> Recordings:
+    data = recordings_of(config)
+    if data.align == "auto":
+        data.setup("fit")  # where the training's takes lie, the tests do
+    return Recordings(data, "test")
 
 
 def _finished_row(cell: Cell, out: Path) -> Row | None:
@@ -148,7 +155,7 @@ def _row(cell: Cell, config: Config, out: Path, test: Recordings) -> Row:
 def _scored(trained: Trained, test: Recordings) -> Row:
     checkpoint, cost = last_stage(trained.folder), spent(trained.folder)
     model = load_model(checkpoint)
-    val = Recordings(recordings_of(trained.config), "val")
+    val = Recordings(recordings_of(trained.config, checkpoint), "val")
     on_val, outputs = val.scores(val.played(model)), test.played(model)
     for take, output in zip(test.takes, outputs, strict=True):
         write_audio(trained.folder / OUTPUTS / f"{take.name}.wav", output, test.sample_rate)

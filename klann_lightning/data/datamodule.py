@@ -3,20 +3,23 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from klann_lightning.data.audio import read_audio
 from klann_lightning.data.feeds import BatchPlan, Feed, Readers, whole_files
 from klann_lightning.data.pairs import Pair, check_pair, find_pairs, opening, resample_pair
+from klann_lightning.doctor.admission import Admitted, Align, admit_checked, admit_mended
+from klann_lightning.doctor.recipe import Recipes, dump_recipes, load_recipes
 from klann_lightning.errors import ConfigError, PairError
+from klann_lightning.files import stamp
 
 EVAL_BLOCK = 2**17  # samples fed at once in validation and test; bounds their memory
 HELD_BYTES = 2**28  # of training audio held in memory: 12 minutes of a pair at 44.1 kHz
@@ -36,10 +39,10 @@ class CutReader(Dataset[Batch]):
         self.pairs = pairs
         self.hold = hold and sum(pair.frames for pair in pairs) * 2 * 4 <= HELD_BYTES
         self._held: dict[Path, Tensor] = {}
-        self._seen = {path: _stamp(path) for pair in pairs for path in (pair.input, pair.target)}
+        self._seen = {path: stamp(path) for pair in pairs for path in (pair.input, pair.target)}
 
     def _cut(self, path: Path, start: int, frames: int) -> Tensor:
-        if path not in self._held and _stamp(path) != self._seen[path]:
+        if path not in self._held and stamp(path) != self._seen[path]:
             raise PairError(
                 f"{path} has changed since the training began, or is gone. Put back what was there and go on "
                 "with --resume, or begin a training of what is there now."
@@ -69,14 +72,6 @@ class CutReader(Dataset[Batch]):
             "rows": plan.rows,
             "name": self.pairs[plan.cuts[0].pair].name,
         }
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """By which a file differs from its successor of the same name; None where there is no file."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns
-    return None
 
 
 class FeedSampler(Sampler[BatchPlan]):
@@ -136,6 +131,7 @@ class PairedDataModule(pl.LightningDataModule):
         train_seconds: float | None = None,
         train: Feed | None = None,
         num_workers: int = 0,
+        align: Align = "check",
     ) -> None:
         """What to train on and how it is fed.
 
@@ -148,6 +144,8 @@ class PairedDataModule(pl.LightningDataModule):
             train_seconds: how much of every training recording is used, from its start; all by default.
             train: how training is fed; parallel readers with carried state by default.
             num_workers: processes that read ahead; 0 reads in the training process.
+            align: `check` refuses pairs that cannot be learned from as they lie; `auto` mends them on the way
+                in, as `doctor --fix` does; `off` takes them as they are.
         """
         super().__init__()
         if sample_rate < 1 or context_seconds < 0:
@@ -166,8 +164,11 @@ class PairedDataModule(pl.LightningDataModule):
         self.feed = train or Readers()
         self.stage_feed: Feed | None = None  # of the stage that trains now, instead
         self.num_workers = num_workers
+        self.align = align
         self.pairs: dict[str, list[Pair]] = {}
-        self._resampled: tempfile.TemporaryDirectory[str] | None = None
+        self.recipes: Recipes = {}  # how they were mended
+        self._said: set[str] = set()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # of what is not as recorded
 
     def setup(self, stage: str) -> None:
         """Check the recordings that `stage` needs, once."""
@@ -209,18 +210,25 @@ class PairedDataModule(pl.LightningDataModule):
         return DataLoader(CutReader(pairs), None, sampler=plans, num_workers=self.num_workers, generator=own)
 
     def teardown(self, stage: str) -> None:
-        """Forget the recordings; resampled copies go too."""
+        """Forget the recordings; mended and resampled copies go too."""
         self.pairs = {}
-        if self._resampled is not None:
-            self._resampled.cleanup()
-            self._resampled = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How the recordings were mended, for checkpoints."""
+        return dump_recipes(self.recipes)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.recipes = load_recipes(state_dict)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _checked(self, split: str) -> list[Pair]:
         found = find_pairs(self.root, split, self.devices)
-        pairs = [self._at_rate(check_pair(*paths), split) for paths in found]
+        pairs = [self._at_rate(self._admitted(paths, split), split) for paths in found]
         if split == "train" and self.train_frames is not None:
             return [opening(pair, self.train_frames) for pair in pairs]
         if split != "train":
@@ -241,6 +249,31 @@ class PairedDataModule(pl.LightningDataModule):
                 f"{pair.input} is {pair.sample_rate} Hz, the experiment is {self.sample_rate} Hz. "
                 f"Set data.resample to true, or data.sample_rate to {pair.sample_rate}."
             )
-        if self._resampled is None:
-            self._resampled = tempfile.TemporaryDirectory(prefix="klann-resampled-")
-        return resample_pair(pair, self.sample_rate, Path(self._resampled.name, split))
+        return resample_pair(pair, self.sample_rate, self._place_of("resampled", split))
+
+    def _place_of(self, kind: str, split: str) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="klann-recordings-")
+        return Path(self._folder.name, kind, split)
+
+    def _admitted(self, paths: tuple[Path, Path], split: str) -> Pair:
+        if self.align == "off":
+            return check_pair(*paths)
+        admitted = admit_checked(*paths) if self.align == "check" else self._mended(paths, split)
+        sentences = [f"{one.evidence} {one.cure}" for one in admitted.harms]
+        if admitted.told:
+            sentences.append(f"{paths[0]} and its target are mended. {' '.join(admitted.told)}")
+        for sentence in sentences:
+            if sentence not in self._said:
+                rank_zero_info(sentence)
+        self._said |= set(sentences)
+        return admitted.pair
+
+    def _mended(self, paths: tuple[Path, Path], split: str) -> Admitted:
+        known = [recipe for recipes in self.recipes.values() for recipe in recipes.values()]
+        rate = self.sample_rate if self.resample else None
+        admitted = admit_mended(*paths, rate, known, lambda: self._place_of("mended", split))
+        if admitted.recipe:
+            name = paths[0].stem.removesuffix("-input")
+            self.recipes.setdefault(split, {})[name] = admitted.recipe
+        return admitted

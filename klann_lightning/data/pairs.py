@@ -82,15 +82,18 @@ def check_pair(input_path: Path, target_path: Path) -> Pair:
         rate, frames = dry.samplerate, dry.frames
         if wet.samplerate != rate:
             raise PairError(
-                f"sample rates differ: {input_path} is {rate} Hz, {target_path} is {wet.samplerate} Hz. "
-                f"Resample {target_path.name} to {rate} Hz and run again."
+                f"sample rates differ: {input_path} is {rate} Hz, {target_path} is {wet.samplerate} Hz.",
+                f"Resample {target_path.name} to {rate} Hz and run again.",
+                "rates_differ",
             )
         if wet.frames != frames:
             longer = input_path.name if frames > wet.frames else target_path.name
             raise PairError(
                 f"lengths differ by {span(abs(frames - wet.frames), rate)}: {input_path} has "
-                f"{span(frames, rate)}, {target_path} has {span(wet.frames, rate)}. If both start "
-                f"together, cut {longer} after {min(frames, wet.frames)} frames; if not, align them first."
+                f"{span(frames, rate)}, {target_path} has {span(wet.frames, rate)}.",
+                f"If both start together, cut {longer} after {min(frames, wet.frames)} frames; if not, align "
+                "them first.",
+                "lengths_differ",
             )
         return Pair(input_path, target_path, rate, frames, _energy(dry), _energy(wet))
 

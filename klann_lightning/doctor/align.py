@@ -1,5 +1,6 @@
 """How the target lies against the input: delay, polarity, drift, jumps, and how sure that is."""
 
+from itertools import pairwise
 from math import erf, hypot, sqrt
 from typing import NamedTuple
 
@@ -7,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klann_lightning.doctor.alignment import Alignment, Jump
-from klann_lightning.doctor.clocks import Clock, Ear, clock, first_drift, follow, read_along
+from klann_lightning.doctor.clocks import (
+    MOST_DRIFT,
+    PREFERENCE,
+    Clock,
+    Ear,
+    clock,
+    follow,
+    read_along,
+    steer,
+)
 from klann_lightning.doctor.coarse import SEGMENT, Candidate, candidates, features, information
 from klann_lightning.doctor.fine import Fine, refine
 from klann_lightning.doctor.levels import WINDOW_SECONDS, busiest, levels, offsets
@@ -19,7 +29,10 @@ EXCERPT = 1 << 19  # samples in which the delay is sought
 REACH = 16384  # samples in which it lies as a rule
 FAR_REACH = 2048  # around what the levels propose elsewhere
 HEARD, SURE = 0.06, 0.5  # nats, and that there is something to follow with less of them
+LEAST_SHARE, LEAST_FRAMES = 0.5, 1 << 16  # of the shorter recording, which answer the other one
 APART = 64  # samples between two delays that are different ones
+BLOCK, RIVALS = 1 << 15, 8  # samples in which so many delays are compared,
+LIKELY = 0.3  # which explain that much of what the best one does
 DRIFT_SEEN = 1e-6 / 3  # samples per sample; a drift that is believed has more, and
 DRIFT_SIGMAS = 12.0  # a distortion's own wandering has less
 SAME = 3.0  # samples
@@ -42,23 +55,25 @@ class Aligned(NamedTuple):
 
 def align(x: Source, y: Source) -> Aligned | None:
     """Where y, the target, answers x, the input; both at one rate. None if either is too short or silent."""
-    best, rival, start, frames = _coarse(x, y)
-    if best is None:
+    ranked, start, frames = _coarse(x, y)
+    if not ranked:
         return None
     own = x.read(start, frames)
-    fine = _fine(own, y, start, best.delay, 0.0)
+    (best, *others), (held, length) = _steady(own, y, start, ranked)
+    rival = max((one.information for one in others if abs(one.delay - best.delay) > APART), default=0.0)
+    fine = _fine(own[held : held + length], y, start + held, best.delay, 0.0)
     if fine is None:
         return None
-    told = best.information > HEARD or _sure_of_place(best, rival, frames) > SURE
-    found = _clock(Ear(x, y, fine), start + frames // 2, fine.delay) if told else None
+    at, middle, drift = start + held + length // 2, start + frames // 2, 0.0
+    found = None
+    if best.information > HEARD or _sure_of_place(best, rival, frames) > SURE:
+        near, drift = steer(own, y, start, best.delay)
+        if drift:
+            at, fine = middle, _fine(own, y, start, near, drift) or fine
+        found, fine = _clock(x, y, fine, at, drift)
     drift = found.drift if found else 0.0
-    middle = start + frames / 2
-    if found:
-        near = found.delay_at(middle)
-        if drift or abs(near - fine.delay) > SAME:
-            fine = _fine(own, y, start, near, drift)
-    if fine is None:
-        return None
+    if found and not found.jumps and (drift or abs(found.delay_at(middle) - fine.delay) > SAME):
+        fine = _fine(own, y, start, found.delay_at(middle), drift) or fine
     delay = fine.delay - drift * middle
     jumps: tuple[Jump, ...] = ()
     if found:
@@ -92,13 +107,14 @@ def align(x: Source, y: Source) -> Aligned | None:
     )
 
 
-def _coarse(x: Source, y: Source) -> tuple[Candidate | None, float, int, int]:
-    """The best whole delay, what the best other one explains, and the excerpt's start and length."""
+def _coarse(x: Source, y: Source) -> tuple[list[Candidate], int, int]:
+    """Whole delays, the one that explains most first, and the excerpt's start and length."""
     x_levels, y_levels = levels(x), levels(y)
     window = x.sample_rate * WINDOW_SECONDS
     reach = round(REACH / window)
     proposed = [0, *(one for one in offsets(x_levels, y_levels) if abs(one) > reach)]
     frames = min(EXCERPT, x.frames)
+    least = min(LEAST_SHARE * min(x.frames, y.frames), LEAST_FRAMES)
     found: list[tuple[Candidate, int]] = []
     for offset in proposed:
         start = min(
@@ -111,13 +127,50 @@ def _coarse(x: Source, y: Source) -> tuple[Candidate | None, float, int, int]:
             continue
         at = round(offset * window) - far
         for one in candidates(own, late, 2 * far, at):
-            if at <= one.delay <= at + 2 * far:
+            if at <= one.delay <= at + 2 * far and _common(x, y, one.delay) >= least:
                 found.append((one, start))
     if not found:
-        return None, 0.0, 0, 0
-    best, start = max(found, key=lambda pair: pair[0].information)
-    others = [one.information for one, _ in found if abs(one.delay - best.delay) > APART]
-    return best, max(others, default=0.0), start, frames
+        return [], 0, 0
+    start = max(found, key=lambda pair: pair[0].information)[1]
+    ranked = sorted((one for one, _ in found), key=lambda one: -one.information)
+    return ranked, start, frames
+
+
+def _steady(
+    own: Samples, y: Source, start: int, ranked: list[Candidate]
+) -> tuple[list[Candidate], tuple[int, int]]:
+    """The candidates, and the stretch of the excerpt, start and length, in which the first is the delay.
+
+    A recorder that has lost samples changes the delay within the excerpt. No delay is right then for all of
+    it, and one in between may explain most of the whole: what counts is which explains most of each part.
+    """
+    most = max(one.information for one in ranked)
+    if most < HEARD:
+        return ranked, (0, len(own))
+    near = [one for one in ranked if one.information > LIKELY * most][:RIVALS]
+    others = [one for one in ranked if one not in near]
+    shapes, edges = features(own), [*range(0, max(len(own) - BLOCK, 1), BLOCK), len(own)]
+    told = np.array(
+        [
+            [information(shapes[:, a:b], y.read(start + a + one.delay, b - a), 0) for a, b in pairwise(edges)]
+            for one in near
+        ]
+    )
+    highest = told.max(0)
+    if highest.mean() < PREFERENCE * told[0].mean() + HEARD:
+        return ranked, (0, len(own))
+    wins = np.where(told == highest, told, 0).sum(1)
+    winner = int(np.argmax(wins))
+    there = PREFERENCE * told[winner] + HEARD >= highest
+    bounds = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]]).astype(int))).reshape(-1, 2)
+    first, last = max(bounds.tolist(), key=lambda run: run[1] - run[0])
+    ranked = [near[winner], *(one for one in near if one is not near[winner]), *others]
+    return ranked, (edges[first], edges[last] - edges[first])
+
+
+def _common(x: Source, y: Source, delay: int) -> int:
+    """Samples that both have where y is late by `delay`."""
+    return min(x.frames, y.frames - delay) - max(0, -delay)
 
 
 def _fine(own: Samples, y: Source, start: int, delay: float, drift: float) -> Fine | None:
@@ -129,23 +182,32 @@ def _fine(own: Samples, y: Source, start: int, delay: float, drift: float) -> Fi
     return fine and fine._replace(delay=expected + fine.delay - beside)
 
 
-def _clock(ear: Ear, at: int, delay: float) -> Clock | None:
-    """Drift and jumps all over the recordings; None where nothing is known of them."""
-    x = ear.x
-    delay, drift = first_drift(ear, at, delay, 512)
-    found = None
+def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clock | None, Fine]:
+    """Drift and jumps all over the recordings, from what is known of sample `at`; None where nothing is.
+
+    Also what the device does there, known better now.
+    """
+    delay, found = fine.delay, None
     for _ in range(2):
+        ear = Ear(x, y, fine)
         soundings = follow(ear, at, delay, drift)
         if len(soundings) < 4:
-            return None
+            return None, fine
         found = clock(ear, soundings, drift)
         done = abs(found.drift - drift) * x.frames < 0.5
         drift, delay = found.drift, found.delay_at(at)
         if done:
             break
+        frames = min(EXCERPT, x.frames)
+        start = min(max(at - frames // 2, 0), x.frames - frames)
+        if not found.jumps:
+            again = _fine(x.read(start, frames), y, start, found.delay_at(start + frames / 2), drift)
+            fine = again or fine
+    if found and abs(found.drift) > MOST_DRIFT:  # few soundings, of which some are wrong
+        return None, fine
     if found and (abs(found.drift) < DRIFT_SEEN or abs(found.drift) < DRIFT_SIGMAS * found.drift_sd):
         found = found._replace(drift=0.0, delay=found.delay + found.drift * at)
-    return found
+    return found, fine
 
 
 def _judged(again: list[Candidate], best: Candidate, rival: float) -> tuple[Candidate, float]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.ndimage import uniform_filter1d
 
 from klann_lightning.doctor.alignment import Jump
 from klann_lightning.doctor.coarse import candidates, features, flat, information
@@ -20,9 +22,11 @@ REACH = 4096  # samples by which a delay may jump
 PREFERENCE = 1.2  # times as much must be explained by a delay that is not the expected one
 ENOUGH = 0.5  # of the excerpt's information, where no other delay is sought
 CLEAR, LEAST_PEAK = 0.6, 0.3  # of a peak
-ON_LINE = 1.0  # samples from a line to be on it
 MOST_DRIFT = 1e-3
 LEAST_JUMP = 1.5  # samples
+PART = 1 << 13  # samples in which even the greatest drift is small
+STEERED = 320  # samples around the expected delay
+STEEPER = 1.15  # times what no drift explains must be explained by one
 BAD = 3.0  # samples of standard deviation: nothing is known
 
 
@@ -95,44 +99,45 @@ def read_along(source: Source, start: int, frames: int, delay: float, drift: flo
     return np.concatenate(list(warp([part.astype(np.float32)], [line], frames))).astype(np.float64)
 
 
-def first_drift(ear: Ear, at: int, delay: float, reach: int) -> tuple[float, float]:
-    """Delay at sample `at` and drift, from windows ever farther away on both sides of it."""
-    x = ear.x
-    known = [one for one in [ear.sound(_fit_in(x, at), delay, 0.0, reach)] if one is not None]
-    drift, step = 0.0, WINDOW
-    while step < x.frames:
-        for place in (at - step, at + step):
-            if not 0 <= place + WINDOW // 2 < x.frames:
-                continue
-            expected = delay + drift * (place - at)
-            one = ear.sound(_fit_in(x, place), expected, drift, reach)
-            if one is not None:
-                known.append(one)
-        if len(known) > 2:
-            drift, origin = line(known)
-            away = [abs(one.delay - origin - drift * one.at) for one in known]
-            if np.quantile(away, 0.75) > ON_LINE or abs(drift) > MOST_DRIFT:  # jumps, rather than a drift
-                return known[0].delay, 0.0
-            delay = origin + drift * (at + WINDOW / 2)
-        step *= 2
-    return delay, drift
+def steer(own: Samples, y: Source, start: int, delay: float) -> tuple[float, float]:
+    """Delay in the middle of an excerpt, near `delay`, and drift: along the line on which all parts agree.
+
+    `own`: the input from sample `start` on. The cross-correlations of short parts are added up along lines of
+    every slope; parts are so short that they hold about one delay. The shape of the input counts whose sum is
+    highest over what noise makes.
+    """
+    count = len(own) // PART
+    if count < 4:
+        return delay, 0.0
+    lags = round(MOST_DRIFT * len(own) / 2) + STEERED
+    size = next_fast_len(PART + 2 * lags, real=True)
+    at = range(0, count * PART, PART)
+    parts = [y.read(start + round(delay) + place - lags, PART + 2 * lags) for place in at]
+    late = rfft(np.stack(parts), size)
+    late /= np.sqrt(_even(late))
+    slopes = np.linspace(-MOST_DRIFT, MOST_DRIFT, 2 * round(MOST_DRIFT * len(own)) + 1)
+    # [slope, part]
+    moved = np.rint(slopes[:, None] * (np.array(at) - (count - 1) * PART / 2)).astype(int) + lags
+    best, found = 0.0, (delay, 0.0)
+    for shape in features(own):
+        spectra = rfft(shape[: count * PART].reshape(count, PART), size)
+        correlations = irfft(late * (spectra / np.sqrt(_even(spectra))).conj(), size)
+        near = np.arange(-STEERED, STEERED + 1)
+        sums = np.abs(sum(correlations[part][moved[:, part, None] + near] for part in range(count)))
+        height = sums.max() / np.sqrt(np.mean(np.square(sums)))
+        if height > best:
+            straight = len(slopes) // 2
+            slope, lag = divmod(int(np.argmax(sums)), len(near))
+            if sums.max() < STEEPER * sums[straight].max():
+                slope, lag = straight, int(np.argmax(sums[straight]))
+            best, found = float(height), (round(delay) + float(near[lag]), float(slopes[slope]))
+    return found
 
 
-def _fit_in(x: Source, start: int) -> int:
-    return int(min(max(start, 0), max(x.frames - WINDOW, 0)))
-
-
-def line(soundings: Sequence[Sounding]) -> tuple[float, float]:
-    """Slope and value at 0 of the line that most agree with: the median over all pairs (Theil 1950)."""
-    at = np.array([one.at for one in soundings])
-    delay = np.array([one.delay for one in soundings])
-    i, j = np.triu_indices(len(at), 1)
-    apart = at[j] - at[i]
-    far = np.abs(apart) > WINDOW / 4
-    if not far.any():
-        return 0.0, float(np.median(delay))
-    slope = float(np.median((delay[j] - delay[i])[far] / apart[far]))
-    return slope, float(np.median(delay - slope * at))
+def _even(spectra: NDArray[np.complex128]) -> Samples:
+    """The mean power of parts at every frequency, never near zero: divided by it, their spectrum is even."""
+    power = np.square(np.abs(spectra)).mean(0)
+    return np.asarray(uniform_filter1d(power, 9) + 1e-5 * power.max() + 1e-300)
 
 
 def follow(ear: Ear, at: int, delay: float, drift: float) -> list[Sounding]:

@@ -64,8 +64,8 @@ class Diagnosis(NamedTuple):
         }
 
 
-def diagnose(input_path: Path, target_path: Path) -> Diagnosis:
-    """Everything that can be said of two files, whatever they are."""
+def diagnose(input_path: Path, target_path: Path, device: bool = True) -> Diagnosis:
+    """Everything that can be said of two files, whatever they are; `device`: also what that does."""
     dry, found = inspect(input_path, "input")
     wet, more = inspect(target_path, "target")
     found = found + more
@@ -85,6 +85,7 @@ def diagnose(input_path: Path, target_path: Path) -> Diagnosis:
             found += pairing
             if aligned and not hidden and not same:
                 recipe = _recipe(aligned, dry, wet)
+            if recipe and aligned and device:
                 start, frames = _part(recipe, aligned)
                 played = x.read(start, frames)
                 character = characterise(played, _mended(y, recipe, start, frames), dry.sample_rate)

@@ -107,7 +107,8 @@ def _several_channels(track: Track, side: Side) -> Finding | None:
             "equal_channels",
             "note",
             f"{own}; {how}.",
-            "The first one is used. `fit` wants files of one channel: `--fix DIR` writes them.",
+            "The first one is used. `fit` wants files of one channel: `--data.align auto` keeps one of them, "
+            "`doctor --fix DIR` writes it.",
         )
     inverted = reference and all(decibels(track.sum[c] / reference) < EQUAL_DB for c in sounding[1:])
     levels = ", ".join(f"{decibels(rms):.1f} dB" for rms in track.channel_rms[:8])

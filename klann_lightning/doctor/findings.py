@@ -19,11 +19,6 @@ class Finding:
     evidence: str  # whole sentences, with numbers and units
     cure: str  # the same; what to do, or why nothing needs to be done
 
-    @property
-    def error(self) -> PairError:
-        """To raise where it stops what was to be done."""
-        return PairError(self.evidence, self.cure, self.name)
-
 
 def of_error(error: PairError) -> Finding:
     """What stopped the reading of a file."""

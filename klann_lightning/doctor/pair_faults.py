@@ -14,7 +14,7 @@ SLIGHT, HARMLESS, MOST_EARLY = 1.0, 32.0, 4.0  # samples
 TURNED, TURNED_NATS = 1.3, 0.03  # a device explains its input no better than that
 WET = re.compile(r"(?<![a-z])(target|wet|out|output|processed|reamped)(?![a-z])", re.IGNORECASE)
 DRY = re.compile(r"(?<![a-z])(input|dry|di|in|clean)(?![a-z])", re.IGNORECASE)
-MENDED = "`--fix DIR` writes the pair mended"
+MENDED = "`doctor --fix DIR` writes the pair mended"
 
 
 def fitting_faults(dry: Track, wet: Track) -> list[Finding]:

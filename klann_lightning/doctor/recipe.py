@@ -49,6 +49,11 @@ class Recipe:
         return recipe
 
     @property
+    def idle(self) -> bool:
+        """Whether no sample of the target is moved or turned over."""
+        return self.polarity > 0 and self.start == 0 and self.lines == [Line(0, 0.0)]
+
+    @property
     def lines(self) -> list[Line]:
         """Where in the target, at `sample_rate`, sample n of the input lies.
 
@@ -63,6 +68,25 @@ class Recipe:
             near = max(abs(place - whole) for place in away) < WHOLE
             lines.append(Line(start, float(whole)) if near else Line(start, offset, slope))
         return lines
+
+
+Recipes = dict[str, dict[str, Recipe]]  # of every split, by the pair's name
+
+
+def dump_recipes(recipes: Recipes) -> dict[str, dict[str, Any]]:
+    """For JSON and checkpoints."""
+    return {split: {name: recipe.to_dict() for name, recipe in own.items()} for split, own in recipes.items()}
+
+
+def load_recipes(stored: Any) -> Recipes:
+    """What `dump_recipes` gave; PairError where it is none of that."""
+    try:
+        return {
+            str(split): {str(name): Recipe.from_dict(fields) for name, fields in own.items()}
+            for split, own in stored.items()
+        }
+    except AttributeError as error:
+        raise PairError(f"{stored!r} does not say how pairs were mended.", "Mend them again.") from error
 
 
 def plan(

@@ -53,7 +53,7 @@ def _held(same: np.ndarray, wait: int) -> np.ndarray:
 def _lags(x: Samples, sample_rate: int) -> list[int]:
     """Candidates, the likeliest first."""
     least = round(SHORTEST * sample_rate)
-    if x.size < 2 * least or not x.any():
+    if x.size < 3 * least or not x.any():
         return []
     size = next_fast_len(2 * x.size, real=True)
     power = np.square(np.abs(rfft(x, size)))

@@ -56,9 +56,10 @@ class Keys:
 class Device:
     """One device's part of the page."""
 
-    def __init__(self, name: str, data: dict[str, Any], wanted: Wanted) -> None:
-        """Reads its recordings; PairError says what is wrong with them."""
-        self.name, self.data, self.split = name, data, wanted.split
+    def __init__(self, name: str, first: Source, wanted: Wanted) -> None:
+        """Reads the recordings of its first model; PairError says what is wrong with them."""
+        self.name, self.data, self.split = name, first.data, wanted.split
+        self._first = first.checkpoint
         self.recordings = self._read(wanted.split)
         self.val = self._read("val") if wanted.prune else None
         seconds = max(wanted.seconds, LONGEST_SECONDS)
@@ -68,7 +69,7 @@ class Device:
         self.steps: dict[str, list[StepResponse]] = {}
 
     def _read(self, split: str) -> Recordings:
-        return Recordings(recordings_of({"data": self.data}), split)
+        return Recordings(recordings_of({"data": self.data}, self._first), split)
 
     def add(self, made: Output, whole: Sequence[Samples | None], **known: Any) -> None:
         """An output, and its scores if it is there of all takes."""
@@ -91,7 +92,7 @@ class Device:
 
     def training(self) -> Take | None:
         """The opening of its first training recording, where that is still there."""
-        data = recordings_of({"data": {**self.data, "train_seconds": LONGEST_SECONDS}})
+        data = recordings_of({"data": {**self.data, "train_seconds": LONGEST_SECONDS}}, self._first)
         try:
             data.setup("fit")
         except PairError:
@@ -113,8 +114,11 @@ class Gathering:
     def __init__(self, sources: Sequence[Source], wanted: Wanted) -> None:
         """Reads recordings and what others made of them; ConfigError and PairError for what does not fit."""
         self.sources, self.wanted, self.key = sources, wanted, Keys()
-        self.settings = {source.device: source.data for source in sources}
-        self.devices = {name: Device(name, data, wanted) for name, data in self.settings.items()}
+        firsts: dict[str, Source] = {}
+        for source in sources:
+            firsts.setdefault(source.device, source)
+        self.settings = {name: first.data for name, first in firsts.items()}
+        self.devices = {name: Device(name, first, wanted) for name, first in firsts.items()}
         for source in sources:
             rate = self.devices[source.device].recordings.sample_rate
             if source.sample_rate != rate:

@@ -15,7 +15,12 @@ from klann_lightning.errors import ConfigError
 from klann_lightning.runs import CONFIG
 from klann_lightning.training.checkpoints import load_model
 
-DEFAULTS = {"root": "data", "resample": False, "context_seconds": 1.0}  # where nothing says otherwise
+DEFAULTS = {
+    "root": "data",
+    "resample": False,
+    "context_seconds": 1.0,
+    "align": "check",
+}  # where nothing says otherwise
 STAGES = "stage-*.ckpt"
 
 
@@ -178,7 +183,7 @@ def _of_run(source: Source, runs: list[Source]) -> str:
 def _recordings(source: Source) -> tuple[object, ...]:
     """Which recordings, and which part of them: equal for equal ones, however their folder is written."""
     data = {**DEFAULTS, **source.data}
-    settings = (data["sample_rate"], data["resample"], data["context_seconds"])
+    settings = (data["sample_rate"], data["resample"], data["context_seconds"], data["align"])
     return str(data["device"]), Path(data["root"]).resolve(), *settings
 
 

@@ -20,7 +20,8 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from klann_lightning import __version__
-from klann_lightning.errors import CheckpointError
+from klann_lightning.doctor.recipe import Recipes, load_recipes
+from klann_lightning.errors import CheckpointError, PairError
 from klann_lightning.files import replacing
 from klann_lightning.losses import StftResolutions
 from klann_lightning.models.base import AudioModel
@@ -131,6 +132,14 @@ def scored_settings(checkpoint: Path, sample_rate: int) -> dict[str, Any]:
         spectra = dict(given.get("mr_stft", {}))  # of a text, the parser would look for a file
         _, config = _parsed(known, {**given, "stages": stages, "mr_stft": spectra})
     return config.as_dict()
+
+
+def mended_as(content: Mapping[str, Any]) -> Recipes:
+    """How the recordings of its training were mended, if they were; CheckpointError where that is damaged."""
+    try:
+        return load_recipes(content.get("PairedDataModule", {}))
+    except PairError as error:
+        raise CheckpointError(f"a checkpoint is damaged: {error}") from error
 
 
 def _model_at_rate(checkpoint: Path, sample_rate: int, option: str) -> AudioModel:

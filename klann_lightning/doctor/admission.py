@@ -1,0 +1,128 @@
+"""What is let into a training: pairs that the doctor finds fit, or mended on the way in."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from klann_lightning.data.audio import AudioInfo, audio_info
+from klann_lightning.data.headers import shown
+from klann_lightning.data.pairs import Pair, check_pair
+from klann_lightning.doctor.alignment import Alignment
+from klann_lightning.doctor.diagnose import Diagnosis, diagnose, to_mend
+from klann_lightning.doctor.findings import Finding
+from klann_lightning.doctor.mend import mend_pair
+from klann_lightning.doctor.pair_faults import HARMLESS, SURE
+from klann_lightning.doctor.recipe import Recipe, plan
+from klann_lightning.errors import PairError
+from klann_lightning.files import stamp
+
+Align = Literal["check", "auto", "off"]
+
+MENDED = ("rates_differ", "lengths_differ", "delay", "delay_uncertain", "inverted", "drift", "jumps")
+CHANNELS = ("equal_channels", "several_channels", "silent_channel")
+# Few samples are no fault of the recording's, and each split has its own limit.
+ELSEWHERE = ("too_short",)
+AUTO = "--data.align auto mends it on the way in"
+AGREE, SIGMAS = 0.5, 3.0  # samples; two takes that lie no further apart have one delay
+
+
+class Admitted(NamedTuple):
+    """A pair to train on."""
+
+    pair: Pair
+    recipe: Recipe | None  # how it was mended, if only by nothing; None where that was not asked for
+    harms: list[Finding]  # what it is trained on in spite of
+    told: list[str]  # what was done to it, in sentences
+
+
+def admit_checked(input_path: Path, target_path: Path) -> Admitted:
+    """A pair that can be trained on as it is; PairError with the cure for any other."""
+    try:
+        pair = check_pair(input_path, target_path)
+    except PairError as error:
+        if error.name not in (*MENDED, *CHANNELS):
+            raise
+        raise PairError(error.evidence, f"{error.cure} {AUTO}.", error.name) from error
+    diagnosis = _judged(input_path, target_path)
+    found = [one for one in diagnosis.findings if one.name not in ELSEWHERE]
+    for one in found:
+        if one.severity == "blocks":
+            auto = f"{AUTO}; " if one.name in MENDED else ""
+            cure = f"{one.cure} {auto}--data.align off trains on it as it is."
+            raise PairError(_named(one, input_path, target_path), cure, one.name)
+    return Admitted(pair, None, [one for one in found if one.severity == "harms"], [])
+
+
+def admit_mended(
+    input_path: Path,
+    target_path: Path,
+    sample_rate: int | None,
+    known: Sequence[Recipe],
+    folder: Callable[[], Path],
+) -> Admitted:
+    """A pair mended into a folder, or as it is if nothing needs to be done; PairError where nothing helps.
+
+    The rate is the input's where none is given. `known`: how other takes of the device were mended. One that
+    disagrees by no more than it could by chance has their delay, so that all takes have the same.
+    """
+    diagnosis = _judged(input_path, target_path)
+    found = [one for one in diagnosis.findings if one.name not in (*ELSEWHERE, *MENDED, *CHANNELS)]
+    for one in found:
+        if one.severity == "blocks":
+            raise PairError(_named(one, input_path, target_path), one.cure, one.name)
+    dry, wet, aligned = diagnosis.dry, diagnosis.wet, diagnosis.aligned
+    harms = [one for one in found if one.severity == "harms"]
+    if aligned is None or dry is None or wet is None:  # too short to be judged
+        return Admitted(check_pair(input_path, target_path), None, harms, [])
+    infos = audio_info(input_path), audio_info(target_path)
+    recipe = plan(_agreed(diagnosis, known), *infos, sample_rate, (dry.channel, wet.channel))
+    if all(info == AudioInfo(recipe.sample_rate, recipe.frames, 1) for info in infos) and recipe.idle:
+        return Admitted(check_pair(input_path, target_path), recipe, harms, [])
+    names = (f"{input_path.stem}.wav", f"{target_path.stem}.wav")
+    place = folder()
+    told = mend_pair(input_path, target_path, recipe, place, names)
+    return Admitted(check_pair(place / names[0], place / names[1]), recipe, harms, told)
+
+
+def _agreed(diagnosis: Diagnosis, known: Sequence[Recipe]) -> Alignment:
+    """The alignment to mend by, where nothing speaks against it that of another take."""
+    aligned = diagnosis.aligned
+    assert aligned is not None
+    own = to_mend(aligned)
+    others = [one for one in known if not one.drift_ppm and not one.jumps]
+    if own.drift_ppm or own.jumps:
+        return own
+    sure = aligned.sure_of_place >= SURE
+    if not others:
+        if sure:
+            return own
+        if abs(own.delay) < HARMLESS:
+            return own._replace(delay=0.0)
+        uncertain = next(one for one in diagnosis.findings if one.name == "delay_uncertain")
+        raise PairError(_named(uncertain, diagnosis.input, diagnosis.target), uncertain.cure, uncertain.name)
+    delays = [one.delay * one.input_rate / one.sample_rate for one in others]
+    nearest = min(range(len(others)), key=lambda index: abs(delays[index] - aligned.alignment.delay))
+    apart = abs(delays[nearest] - aligned.alignment.delay)
+    if sure and apart > max(AGREE, SIGMAS * aligned.sd):
+        return own
+    doubtful = aligned.alignment.polarity_confidence < SURE
+    polarity = others[nearest].polarity if doubtful else own.polarity
+    return own._replace(delay=delays[nearest], polarity=polarity)
+
+
+def _named(finding: Finding, input_path: Path, target_path: Path) -> str:
+    """Its evidence, which among many pairs must say of which it is."""
+    if any(shown(path) in finding.evidence for path in (input_path, target_path)):
+        return finding.evidence
+    return f"{shown(target_path)}: {finding.evidence[0].lower()}{finding.evidence[1:]}"
+
+
+def _judged(input_path: Path, target_path: Path) -> Diagnosis:
+    return _judged_once(input_path, target_path, stamp(input_path), stamp(target_path))
+
+
+@lru_cache(maxsize=1024)
+def _judged_once(input_path: Path, target_path: Path, *_: tuple[int, int] | None) -> Diagnosis:
+    """A search trains on the same recordings again and again."""
+    return diagnose(input_path, target_path, device=False)
