@@ -75,6 +75,7 @@ ORDER = [
     "doctor.warp",
     "doctor.source",
     "doctor.levels",
+    "doctor.clicks",
     "doctor.coarse",
     "doctor.fine",
     "doctor.clocks",

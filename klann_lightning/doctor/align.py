@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klann_lightning.doctor.alignment import Alignment, Jump
+from klann_lightning.doctor.clicks import Clicks, heard_clicks
 from klann_lightning.doctor.clocks import (
     MOST_DRIFT,
     PREFERENCE,
@@ -18,7 +19,7 @@ from klann_lightning.doctor.clocks import (
     read_along,
     steer,
 )
-from klann_lightning.doctor.coarse import SEGMENT, Candidate, candidates, features, information
+from klann_lightning.doctor.coarse import CLICKS, SEGMENT, Candidate, candidates, features, information
 from klann_lightning.doctor.fine import Fine, refine
 from klann_lightning.doctor.levels import WINDOW_SECONDS, busiest, levels, offsets
 from klann_lightning.doctor.source import Source
@@ -30,6 +31,7 @@ REACH = 16384  # samples in which it lies as a rule
 FAR_REACH = 2048  # around what the levels propose elsewhere
 HEARD, SURE = 0.06, 0.5  # nats, and that there is something to follow with less of them
 LEAST_SHARE, LEAST_FRAMES = 0.5, 1 << 16  # of the shorter recording, which answer the other one
+CLICKS_REACH, BELIEVED = 1 << 16, 0.7  # samples; of what another delay explains
 APART = 64  # samples between two delays that are different ones
 BLOCK, RIVALS = 1 << 15, 8  # samples in which so many delays are compared,
 LIKELY = 0.3  # which explain that much of what the best one does
@@ -51,11 +53,13 @@ class Aligned(NamedTuple):
     frames: int
     drift_sd_ppm: float
     clock: Clock | None
+    clicks: int  # of those at the opening that say the same of the place
 
 
 def align(x: Source, y: Source) -> Aligned | None:
     """Where y, the target, answers x, the input; both at one rate. None if either is too short or silent."""
-    ranked, start, frames = _coarse(x, y)
+    clicks = heard_clicks(x, y, CLICKS_REACH)
+    ranked, start, frames = _coarse(x, y, clicks)
     if not ranked:
         return None
     own = x.read(start, frames)
@@ -82,7 +86,8 @@ def align(x: Source, y: Source) -> Aligned | None:
     if drift:  # which hid from the first look what both have in common
         late = read_along(y, start - FAR_REACH, frames + 2 * FAR_REACH, fine.delay - drift * middle, drift)
         best, rival = _judged(candidates(own, late, 2 * FAR_REACH), best, rival)
-    place = _sure_of_place(best, rival, frames)
+    agreeing = clicks.agreeing if clicks and abs(clicks.delay - best.delay) <= APART else 0
+    place = 1.0 if agreeing else _sure_of_place(best, rival, frames)
     answer = read_along(y, start, frames, fine.delay - drift * middle, drift)
     forwards, backwards = information(features(own), answer, 0), information(features(answer), own, 0)
     alignment = Alignment(
@@ -104,10 +109,11 @@ def align(x: Source, y: Source) -> Aligned | None:
         frames=frames,
         drift_sd_ppm=found.drift_sd * 1e6 if found else np.inf,
         clock=found,
+        clicks=agreeing,
     )
 
 
-def _coarse(x: Source, y: Source) -> tuple[list[Candidate], int, int]:
+def _coarse(x: Source, y: Source, clicks: Clicks | None) -> tuple[list[Candidate], int, int]:
     """Whole delays, the one that explains most first, and the excerpt's start and length."""
     x_levels, y_levels = levels(x), levels(y)
     window = x.sample_rate * WINDOW_SECONDS
@@ -126,13 +132,16 @@ def _coarse(x: Source, y: Source) -> tuple[list[Candidate], int, int]:
         if not own.any() or not late.any():
             continue
         at = round(offset * window) - far
-        for one in candidates(own, late, 2 * far, at):
+        for one in candidates(own, late, 2 * far, at, clicks and clicks.delay):
             if at <= one.delay <= at + 2 * far and _common(x, y, one.delay) >= least:
                 found.append((one, start))
     if not found:
         return [], 0, 0
     start = max(found, key=lambda pair: pair[0].information)[1]
     ranked = sorted((one for one, _ in found), key=lambda one: -one.information)
+    told = [one for one in ranked if CLICKS in one.votes]
+    if told and told[0].information > BELIEVED * ranked[0].information:
+        ranked = [told[0], *(one for one in ranked if one is not told[0])]
     return ranked, start, frames
 
 

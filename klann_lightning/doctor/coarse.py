@@ -16,6 +16,7 @@ from scipy.signal import lfilter
 Samples = NDArray[np.float64]
 
 NAMES = ("white", "soft", "hard", "bright", "size")  # of whitened correlations, one for each feature
+CLICKS = "clicks"
 BRIGHT = 0.9  # pole of a high-pass at 740 Hz, at 44.1 kHz
 WIDTH = 0.05  # of the smoothing of a spectrum before it is divided out, relative to the frequency
 GUARD = 40  # samples around a peak that belong to it
@@ -48,10 +49,12 @@ def features(x: Samples) -> Samples:
     return np.stack([u, np.tanh(3 * u), np.tanh(30 * u), np.tanh(3 * bright), size - size.mean()])
 
 
-def candidates(x: Samples, y: Samples, reach: int, origin: int = 0) -> list[Candidate]:
+def candidates(
+    x: Samples, y: Samples, reach: int, origin: int = 0, clicks: int | None = None
+) -> list[Candidate]:
     """Delays within -reach to reach that some method proposes, the one that explains most first.
 
-    x, y: [T] each. `origin` is added to all delays that are returned.
+    x, y: [T] each. `origin` is added to all delays that are returned. `clicks`: what clicks propose.
     """
     shapes = features(x)
     found: dict[int, set[str]] = {}
@@ -63,6 +66,8 @@ def candidates(x: Samples, y: Samples, reach: int, origin: int = 0) -> list[Cand
         found.setdefault(lag, set()).add("plain")
     for lag in _peaks(_onsets(x, y), reach // HOP, ONSET_TOP, 3):
         found.setdefault(lag * HOP, set()).add("onsets")
+    if clicks is not None and abs(clicks - origin) <= reach:
+        found.setdefault(clicks - origin, set()).add(CLICKS)
     judged = [(information(shapes, y, lag), lag, names) for lag, names in found.items()]
     judged.sort(key=lambda one: (-one[0], one[1]))
     return [Candidate(origin + lag, told, frozenset(names)) for told, lag, names in judged]

@@ -47,7 +47,7 @@ def run(
     said = [] if as_json else [table(diagnoses) if many else told(diagnoses[0])]
     for diagnosis in diagnoses:
         if fix is not None:
-            said += _mend(diagnosis, fix)
+            said += _mend(diagnosis, _place(fix, diagnosis.input, paths) if many else fix)
     if shares and to:
         said += _split(diagnoses[0], shares, to)
     if figure is not None:
@@ -90,6 +90,12 @@ def pairs_below(folder: Path) -> list[tuple[Path, Path]]:
                 if path.is_file() and partner:
                     found.append((path, partner))
     return found
+
+
+def _place(fix: Path, dry: Path, roots: Sequence[Path]) -> Path:
+    """Below `fix`, as deep as the pair lies below the folder that was named: two may have one name."""
+    own = next(root for root in roots if dry.is_relative_to(root))
+    return fix / dry.parent.relative_to(own)
 
 
 def _mend(diagnosis: Diagnosis, folder: Path) -> list[str]:

@@ -20,12 +20,14 @@ PAUSE = 1e-4  # of the input's mean power: no pause is louder
 WAIT_SECONDS, LONGEST_WAIT = 0.03, 1.5  # after the input has fallen silent, at least and at most
 FRAME = 1024  # samples of a spectrum
 FEWEST = 4  # frames of pause
-STEADY = 0.5  # times the median frame's power: noise has no frames so quiet, a tail that fades has
+STEADY = 0.75  # times the median frame's power: noise has no frames so quiet, a tail that fades has
 LEAST = 1e-15  # an ESR: below, figures are rounding
 TAPS, AHEAD = 256, 32  # of the filters that take the input's hiss out of the target's; so many look ahead
 FADING = 1.3  # times the second half's power: a first half of pauses that has more still rings
 GROUP = 8  # frames whose mean spectrum is compared with that of the pauses
 VISIBLE = 4.0  # times the pause's noise: quieter bins of music show whether it is there
+TENTH = 0.1  # of the visible bins, the lowest: in the others there is music too
+TENTH_OF_NOISE = 0.582  # of its mean: what that quantile is of noise alone, chi-square of 2 GROUP degrees
 HUMS_HZ = 50.0, 60.0
 HUM_SECONDS = 0.2  # of a pause, which tell these two apart
 LEAST_BITS = 8  # of a target's steps that are the recorder's: coarser ones are the device's
@@ -148,10 +150,10 @@ def _unexplained(x: Samples, y: Samples, runs: list[tuple[int, int]]) -> list[Sa
 
 
 def _heard_through(y: Samples, x: Samples, noise: Samples, size: int) -> float:
-    """Mean power of the noise while the music plays, which is at most what is there in each bin.
+    """Mean power of the noise while the music plays.
 
-    In groups of eight frames: a bin in which music is hardly louder than the pause's noise shows whether
-    that noise goes on. Where none does, noise may come from before a gain that falls as the level rises, and
+    In groups of eight frames: the bins in which music is hardly louder than the pause's noise show how much
+    of that goes on. Where none do, noise may come from before a gain that falls as the level rises, and
     is lowered by as much as that gain.
     """
     whole = y[: y.size // (size * GROUP) * size * GROUP].reshape(-1, GROUP, size)
@@ -161,23 +163,21 @@ def _heard_through(y: Samples, x: Samples, noise: Samples, size: int) -> float:
     ratio = spectra / np.maximum(noise, 1e-300)
     visible = ratio < VISIBLE
     share = visible.mean(1)
-    middle = np.array([np.median(r[v]) if v.any() else 0.0 for r, v in zip(ratio, visible, strict=True)])
-    hidden = np.minimum(middle, 1.0)
+    lowest = [np.quantile(r[v], TENTH) if v.any() else 0.0 for r, v in zip(ratio, visible, strict=True)]
+    there = np.minimum(np.array(lowest) / TENTH_OF_NOISE, 1.0)
     unseen = share < 0.05
-    hidden[unseen] = _lowered(x, y, len(whole), size * GROUP)[unseen]
-    there = np.where(visible, np.minimum(ratio, 1.0), hidden[:, None]) * noise
-    return float(there.mean())
+    there[unseen] = _lowered(x, y, len(whole), size * GROUP)[unseen]
+    return float(there.mean() * noise.mean())
 
 
 def _lowered(x: Samples, y: Samples, count: int, size: int) -> Samples:
-    """Power gain of each stretch over that of the quietest tenth that are heard, at most 1. [count]"""
+    """Power gain of each stretch over the highest of all that are heard, at most 1. [count]"""
     levels = [powers(signal[: count * size], size) for signal in (x, y)]
     gain = levels[1] / np.maximum(levels[0], 1e-300)
     heard = levels[0] > 1e-6 * levels[0].max(initial=0)
     if not heard.any():
         return np.ones(count)
-    quiet = heard & (levels[0] <= np.quantile(levels[0][heard], 0.1))
-    return np.asarray(np.minimum(gain / np.maximum(np.median(gain[quiet]), 1e-300), 1.0))
+    return np.asarray(np.minimum(gain / np.maximum(gain[heard].max(), 1e-300), 1.0))
 
 
 def _spectra(frames: Samples) -> Samples:

@@ -14,7 +14,8 @@ DEPTH = 1e-5  # of the loudest window's power: below, there is silence
 
 
 def levels(source: Source) -> Samples:
-    """Mean square of every 10 ms -> [windows], from start to end."""
+    """Mean square of every 10 ms -> [windows], from start to end; nothing is resampled for that."""
+    source = source.unchanged
     size = source.sample_rate * WINDOW_SECONDS
     count = max(int(source.frames / size), 1)
     edges = np.rint(np.arange(count + 1) * size).astype(np.int64)

@@ -122,6 +122,8 @@ def _delay(aligned: Aligned, dry: Track) -> Finding | None:
         f"The target is {size} {'late' if late > 0 else 'early'}, give or take {max(aligned.sd, 0.01):.2f}; "
         f"confidence {alignment.confidence:.2f}."
     )
+    if aligned.clicks:
+        evidence += f" {aligned.clicks} clicks at the opening say so too."
     if aligned.sure_of_place < SURE:
         return Finding(
             "delay_uncertain",

@@ -22,6 +22,11 @@ class Source:
         self._samples = np.asarray(samples)
         self.frames, self.sample_rate = len(self._samples), sample_rate
 
+    @property
+    def unchanged(self) -> "Source":
+        """The same at the rate at which it was recorded."""
+        return self
+
     def _inside(self, start: int, stop: int) -> NDArray[np.floating]:
         return self._samples[start:stop]
 
@@ -44,6 +49,10 @@ class _FileSource(Source):
             resampled_frames(file.frames, file.samplerate, sample_rate),
             sample_rate,
         )
+
+    @property
+    def unchanged(self) -> Source:
+        return _FileSource(self._file, self._channel, self._file.samplerate)
 
     def _inside(self, start: int, stop: int) -> NDArray[np.floating]:
         rate, own = self.sample_rate, self._file.samplerate
