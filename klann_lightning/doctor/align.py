@@ -14,6 +14,7 @@ from klann_lightning.doctor.clocks import (
     PREFERENCE,
     Clock,
     Ear,
+    answered,
     clock,
     follow,
     read_along,
@@ -62,6 +63,7 @@ def align(x: Source, y: Source) -> Aligned | None:
     ranked, start, frames = _coarse(x, y, clicks)
     if not ranked:
         return None
+    start, frames = _answered(x, y, ranked[0].delay, start, frames)
     own = x.read(start, frames)
     (best, *others), (held, length) = _steady(own, y, start, ranked)
     rival = max((one.information for one in others if abs(one.delay - best.delay) > APART), default=0.0)
@@ -182,6 +184,13 @@ def _common(x: Source, y: Source, delay: int) -> int:
     return min(x.frames, y.frames - delay) - max(0, -delay)
 
 
+def _answered(x: Source, y: Source, delay: int, start: int, frames: int) -> tuple[int, int]:
+    """The excerpt moved, and cut if it must be, to where y has an answer: an end of y alone is a click."""
+    first, last = answered(x, y, delay)
+    frames = min(frames, last - first)
+    return min(max(start, first), last - frames), frames
+
+
 def _fine(own: Samples, y: Source, start: int, delay: float, drift: float) -> Fine | None:
     """In the excerpt that `own` is, the delay in its middle."""
     beside, middle = 512, start + len(own) / 2
@@ -208,7 +217,7 @@ def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clo
         if done:
             break
         frames = min(EXCERPT, x.frames)
-        start = min(max(at - frames // 2, 0), x.frames - frames)
+        start, frames = _answered(x, y, round(delay), at - frames // 2, frames)
         if not found.jumps:
             again = _fine(x.read(start, frames), y, start, found.delay_at(start + frames / 2), drift)
             fine = again or fine

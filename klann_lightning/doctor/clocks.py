@@ -140,11 +140,17 @@ def _even(spectra: NDArray[np.complex128]) -> Samples:
     return np.asarray(uniform_filter1d(power, 9) + 1e-5 * power.max() + 1e-300)
 
 
+def answered(x: Source, y: Source, delay: int) -> tuple[int, int]:
+    """The first sample of x that y has an answer to, late by `delay`, and the one after the last."""
+    return max(0, -delay), min(x.frames, y.frames - delay)
+
+
 def follow(ear: Ear, at: int, delay: float, drift: float) -> list[Sounding]:
     """The delay at places all over the recordings, from `at` on outwards, each from its neighbour's."""
     x = ear.x
     hop = max((x.frames - WINDOW) / (MOST_WINDOWS - 1), WINDOW / 4)
-    places = np.arange(0, max(x.frames - WINDOW, 0) + 1, hop)
+    begin, end = answered(x, ear.y, round(delay))
+    places = np.arange(begin, max(end - WINDOW, begin) + 1, hop)
     nearest = int(np.argmin(np.abs(places - at)))
     found = []
     for way in (places[nearest:], places[:nearest][::-1]):

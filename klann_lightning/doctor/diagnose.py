@@ -89,7 +89,7 @@ def diagnose(input_path: Path, target_path: Path, device: bool = True) -> Diagno
                 start, frames = _part(recipe, aligned)
                 played = x.read(start, frames)
                 character = characterise(played, _mended(y, recipe, start, frames), dry.sample_rate)
-                found += findings_of(character, material_of(played, dry.sample_rate))
+                found += findings_of(character, material_of(dry, played))
     except PairError as error:
         found.append(of_error(error))
     return Diagnosis(input_path, target_path, _sorted(found), dry, wet, aligned, character, recipe)

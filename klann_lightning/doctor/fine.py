@@ -35,6 +35,7 @@ CEPSTRUM_SD, EDGE_SD, POLE_SD = 0.3, 3.0, 0.3
 MOST_WEIGHT = 1e4  # spectra of parts are not trusted beyond -40 dB
 LEAST_WEIGHT = 10.0  # below, the magnitude is that of the noise
 LOWEST = 1e-3  # cycles per sample
+HIGHEST = 0.45  # above, converters end a spectrum steeply by filters of linear phase
 REACH = 64  # samples around the coarse delay that are searched
 FAR_REACH = 512  # the same, once the device's response is known
 FINER = 16  # steps in a sample
@@ -219,7 +220,7 @@ def _weight(coherence: Samples, count: float) -> Samples:
     weight = np.minimum(coherence / (1 - coherence) * count, MOST_WEIGHT)
     weight[weight < LEAST_WEIGHT] = 0
     weight[: int(LOWEST * SIZE)] = 0
-    weight[-2:] = 0
+    weight[int(HIGHEST * SIZE) :] = 0
     return weight
 
 

@@ -110,6 +110,7 @@ def _track(file: AudioFile, path: Path, channels: list[Channel], apart: _Apart) 
         noise_floor_db=channel.noise_floor_db(),
         level_db=channel.level_db(),
         active_share=channel.active_share(),
+        range_db=channel.range_db(),
         bandwidth_hz=channel.spectrum.bandwidth_hz(),
         cliff=channel.spectrum.cliff(),
         channel_rms=tuple(each.rms for each in channels),

@@ -5,12 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from klann_lightning.doctor.blocks import Samples, powers
+from klann_lightning.doctor.blocks import Samples
 from klann_lightning.doctor.findings import Finding
+from klann_lightning.doctor.track import Track
 
-STEP_SECONDS = 0.01
-HEARD = 1e-6  # of the loudest step's power, -60 dB
-LOUD, QUIET = 0.95, 0.1  # quantiles of the levels that are heard
 FRAME, HOP = 2048, 4096
 REACHED = 1e-8  # of the strongest bin's power, -80 dB: the spectrum ends where it stays below
 
@@ -25,19 +23,17 @@ class Material(NamedTuple):
     seconds: float
     sounding_seconds: float  # within 60 dB of the loudest 10 ms
     level_range_db: float  # between the quiet (10 %) and the loud (95 %) of 10 ms that sound
-    bandwidth_hz: float  # above, every bin lies 80 dB or more below the strongest
+    bandwidth_hz: float  # of the excerpt: above, every bin lies 80 dB or more below the strongest
 
 
-def material_of(x: Samples, sample_rate: int) -> Material:
-    """Measures an input [T]."""
-    seconds = x.size / sample_rate
-    level = powers(x, max(1, round(STEP_SECONDS * sample_rate)))
-    heard = level > HEARD * level.max(initial=0)
-    if not heard.any():
-        return Material(seconds, 0.0, 0.0, 0.0)
-    quiet, loud = 10 * np.log10(np.quantile(level[heard], [QUIET, LOUD]))
-    sounding = float(np.count_nonzero(heard)) * STEP_SECONDS
-    return Material(seconds, sounding, float(loud - quiet), _bandwidth(x, sample_rate))
+def material_of(track: Track, excerpt: Samples) -> Material:
+    """Of an input, and of a busy part of it, [T], which is looked at in detail."""
+    return Material(
+        track.seconds,
+        track.active_share * track.seconds,
+        track.range_db,
+        _bandwidth(excerpt, track.sample_rate),
+    )
 
 
 def material_findings(material: Material) -> list[Finding]:
@@ -83,5 +79,7 @@ def _bandwidth(x: Samples, sample_rate: int) -> float:
     peaks = np.zeros(FRAME // 2 + 1)
     for frame in frames:
         np.maximum(peaks, np.square(np.abs(np.fft.rfft(frame * np.blackman(FRAME)))), out=peaks)
+    if not peaks.any():
+        return 0.0
     reached = np.flatnonzero(peaks > REACHED * peaks.max())
     return float(reached[-1]) * sample_rate / FRAME

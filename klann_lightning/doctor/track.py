@@ -57,6 +57,7 @@ class Track:
     noise_floor_db: float  # of the quietest 50 ms that are not digital silence
     level_db: tuple[float, float, float]  # the 10th, 50th and 95th percentile over 10 ms; -200 is silence
     active_share: float  # of the time, with sound within 60 dB of the loudest 10 ms
+    range_db: float  # between the 10th and the 95th percentile of these 10 ms
     bandwidth_hz: float  # where the long-term spectrum falls into its floor
     cliff: Cliff | None  # where it ends suddenly
     channel_rms: tuple[float, ...]  # of every channel
@@ -160,8 +161,19 @@ class Channel:
         return decibels(float(low)), decibels(float(middle)), decibels(float(high))
 
     def active_share(self) -> float:
+        return float(np.mean(self._active()[1]))
+
+    def range_db(self) -> float:
+        powers, active = self._active()
+        if not active.any():
+            return 0.0
+        low, high = np.percentile(powers[active], [10, 95])
+        return float(10 * np.log10(high / low))
+
+    def _active(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The powers of all windows, and in which there is sound."""
         powers = np.concatenate(self._powers)
-        return float(np.mean(powers > powers.max() * 10 ** (ACTIVE_DB / 10)))
+        return powers, powers > powers.max() * 10 ** (ACTIVE_DB / 10)
 
     def lost(self) -> tuple[Gap, ...]:
         return lost(self.gaps, self.rms, self.zeros.smallest, self.resolution.step)
