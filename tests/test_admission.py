@@ -31,7 +31,8 @@ def later(y, samples):
 
 @pytest.fixture(scope="module")
 def dry():
-    return {split: dry_signal(5, RATE, seed) for seed, split in enumerate(("train", "val", "test"))}
+    lengths = {"train": 5, "val": 2, "test": 2}
+    return {split: dry_signal(seconds, RATE, seed) for seed, (split, seconds) in enumerate(lengths.items())}
 
 
 def write(root, dry, change, splits=("train", "val", "test")):
@@ -40,6 +41,12 @@ def write(root, dry, change, splits=("train", "val", "test")):
         write_audio(root / split / "odd-input.wav", dry[split], RATE)
         write_audio(root / split / "odd-target.wav", change(device(dry[split])), RATE)
     return root
+
+
+def write_faulty(root, dry, change):
+    """Its training pair alone has the fault."""
+    write(root, dry, lambda y: y, ["val"])
+    return write(root, dry, change, ["train"])
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_with_its_name_and_the_cure(fault, dry, tmp_path, setup):
-    root = write(tmp_path, dry, FAULTS[fault], ["train", "val"])
+    root = write_faulty(tmp_path, dry, FAULTS[fault])
     with pytest.raises(PairError, match=r"odd-target\.wav") as caught:
         setup(root)
     assert caught.value.name == fault
@@ -85,7 +92,7 @@ def test_the_same_file_twice_is_refused(dry, tmp_path, setup):
 
 
 def test_what_is_not_asked_is_not_judged(dry, tmp_path, setup):
-    root = write(tmp_path, dry, FAULTS["delay"], ["train", "val"])
+    root = write_faulty(tmp_path, dry, FAULTS["delay"])
     data = setup(root, align="off")
     assert [data.pairs[split][0].input.parent for split in ("train", "val")] == [root / "train", root / "val"]
 
@@ -100,7 +107,7 @@ def test_a_pair_without_fault_is_read_where_it_lies(dry, tmp_path, setup):
 @pytest.mark.parametrize("fault", ["delay", "drift", "jumps", "lengths_differ"])
 def test_what_is_mended_on_the_way_in_is_the_device(fault, dry, tmp_path, setup):
     """To -30 dB of what came out of it, but for the 0.1 s beside a jump."""
-    data = setup(write(tmp_path, dry, FAULTS[fault], ["train", "val"]), align="auto")
+    data = setup(write_faulty(tmp_path, dry, FAULTS[fault]), align="auto")
     pair = data.pairs["train"][0]
     x, y = (read_audio(path) for path in (pair.input, pair.target))
     start = data.recipes["train"]["odd"].start

@@ -85,6 +85,7 @@ ORDER = [
     "doctor.mend",
     "doctor.diagnose",
     "data.pairs",
+    "doctor.verdict",
     "doctor.admission",
     "doctor.splits",
     "doctor.telling",

@@ -1,7 +1,6 @@
 """What is let into a training: pairs that the doctor finds fit, or mended on the way in."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,13 +8,12 @@ from klann_lightning.data.audio import AudioInfo, audio_info
 from klann_lightning.data.headers import shown
 from klann_lightning.data.pairs import Pair, check_pair
 from klann_lightning.doctor.alignment import Alignment
-from klann_lightning.doctor.diagnose import Diagnosis, diagnose, to_mend
 from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.mend import mend_pair
 from klann_lightning.doctor.pair_faults import HARMLESS, SURE
 from klann_lightning.doctor.recipe import Recipe, plan
+from klann_lightning.doctor.verdict import Verdict, verdict
 from klann_lightning.errors import PairError
-from klann_lightning.files import stamp
 
 Align = Literal["check", "auto", "off"]
 
@@ -44,8 +42,8 @@ def admit_checked(input_path: Path, target_path: Path) -> Admitted:
         if error.name not in (*MENDED, *CHANNELS):
             raise
         raise PairError(error.evidence, f"{error.cure} {AUTO}.", error.name) from error
-    diagnosis = _judged(input_path, target_path)
-    found = [one for one in diagnosis.findings if one.name not in ELSEWHERE]
+    judged = verdict(input_path, target_path)
+    found = [one for one in judged.findings if one.name not in ELSEWHERE]
     for one in found:
         if one.severity == "blocks":
             auto = f"{AUTO}; " if one.name in MENDED else ""
@@ -66,17 +64,19 @@ def admit_mended(
     The rate is the input's where none is given. `known`: how other takes of the device were mended. One that
     disagrees by no more than it could by chance has their delay, so that all takes have the same.
     """
-    diagnosis = _judged(input_path, target_path)
-    found = [one for one in diagnosis.findings if one.name not in (*ELSEWHERE, *MENDED, *CHANNELS)]
+    judged = verdict(input_path, target_path)
+    found = [one for one in judged.findings if one.name not in (*ELSEWHERE, *MENDED, *CHANNELS)]
     for one in found:
         if one.severity == "blocks":
             raise PairError(_named(one, input_path, target_path), one.cure, one.name)
-    dry, wet, aligned = diagnosis.dry, diagnosis.wet, diagnosis.aligned
     harms = [one for one in found if one.severity == "harms"]
-    if aligned is None or dry is None or wet is None:  # too short to be judged
+    if judged.found is None:  # too short to be judged
         return Admitted(check_pair(input_path, target_path), None, harms, [])
     infos = audio_info(input_path), audio_info(target_path)
-    recipe = plan(_agreed(diagnosis, known), *infos, sample_rate, (dry.channel, wet.channel))
+    try:
+        recipe = plan(_agreed(judged, known), *infos, sample_rate, judged.channels)
+    except PairError as error:
+        raise PairError(f"{shown(target_path)}: {error.evidence}", error.cure, error.name) from error
     if all(info == AudioInfo(recipe.sample_rate, recipe.frames, 1) for info in infos) and recipe.idle:
         return Admitted(check_pair(input_path, target_path), recipe, harms, [])
     names = (f"{input_path.stem}.wav", f"{target_path.stem}.wav")
@@ -85,29 +85,27 @@ def admit_mended(
     return Admitted(check_pair(place / names[0], place / names[1]), recipe, harms, told)
 
 
-def _agreed(diagnosis: Diagnosis, known: Sequence[Recipe]) -> Alignment:
+def _agreed(judged: Verdict, known: Sequence[Recipe]) -> Alignment:
     """The alignment to mend by, where nothing speaks against it that of another take."""
-    aligned = diagnosis.aligned
-    assert aligned is not None
-    own = to_mend(aligned)
-    others = [one for one in known if not one.drift_ppm and not one.jumps]
+    found, own = judged.found, judged.mending
+    assert found is not None
+    assert own is not None
     if own.drift_ppm or own.jumps:
         return own
-    sure = aligned.sure_of_place >= SURE
+    sure = judged.sure_of_place >= SURE
+    others = [one for one in known if not one.drift_ppm and not one.jumps]
     if not others:
         if sure:
             return own
         if abs(own.delay) < HARMLESS:
             return own._replace(delay=0.0)
-        uncertain = next(one for one in diagnosis.findings if one.name == "delay_uncertain")
-        raise PairError(_named(uncertain, diagnosis.input, diagnosis.target), uncertain.cure, uncertain.name)
+        uncertain = next(one for one in judged.findings if one.name == "delay_uncertain")
+        raise PairError(uncertain.evidence, uncertain.cure, uncertain.name)
     delays = [one.delay * one.input_rate / one.sample_rate for one in others]
-    nearest = min(range(len(others)), key=lambda index: abs(delays[index] - aligned.alignment.delay))
-    apart = abs(delays[nearest] - aligned.alignment.delay)
-    if sure and apart > max(AGREE, SIGMAS * aligned.sd):
+    nearest = min(range(len(others)), key=lambda index: abs(delays[index] - found.delay))
+    if sure and abs(delays[nearest] - found.delay) > max(AGREE, SIGMAS * judged.sd):
         return own
-    doubtful = aligned.alignment.polarity_confidence < SURE
-    polarity = others[nearest].polarity if doubtful else own.polarity
+    polarity = others[nearest].polarity if found.polarity_confidence < SURE else own.polarity
     return own._replace(delay=delays[nearest], polarity=polarity)
 
 
@@ -116,13 +114,3 @@ def _named(finding: Finding, input_path: Path, target_path: Path) -> str:
     if any(shown(path) in finding.evidence for path in (input_path, target_path)):
         return finding.evidence
     return f"{shown(target_path)}: {finding.evidence[0].lower()}{finding.evidence[1:]}"
-
-
-def _judged(input_path: Path, target_path: Path) -> Diagnosis:
-    return _judged_once(input_path, target_path, stamp(input_path), stamp(target_path))
-
-
-@lru_cache(maxsize=1024)
-def _judged_once(input_path: Path, target_path: Path, *_: tuple[int, int] | None) -> Diagnosis:
-    """A search trains on the same recordings again and again."""
-    return diagnose(input_path, target_path, device=False)
