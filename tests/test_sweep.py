@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -278,6 +279,7 @@ def test_a_server_that_goes_away_for_a_while_does_not_end_the_study(root, tmp_pa
     postgres.stop("immediate")
     try:
         wait_until((training / "scores.json").exists, 120)
+        time.sleep(2)  # in which the worker tells the storage
     finally:
         postgres.start()
     printed, said = process.communicate(timeout=120)

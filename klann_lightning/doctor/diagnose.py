@@ -15,7 +15,7 @@ from klann_lightning.doctor.character import LONGEST, Character, characterise, f
 from klann_lightning.doctor.findings import SEVERITIES, Finding, of_error
 from klann_lightning.doctor.intake import inspect
 from klann_lightning.doctor.material import material_of
-from klann_lightning.doctor.pair_faults import SLIGHT, SURE, alignment_faults, fitting_faults, unrelated
+from klann_lightning.doctor.pair_faults import SURE, alignment_faults, fitting_faults, slight, unrelated
 from klann_lightning.doctor.recipe import Recipe, plan
 from klann_lightning.doctor.source import Source, opened
 from klann_lightning.doctor.track import Track
@@ -99,7 +99,7 @@ def to_mend(aligned: Aligned) -> Alignment:
     """What of an alignment is worth mending, and known well enough."""
     alignment = aligned.alignment
     delay = alignment.delay if aligned.sd < EXACT else float(round(alignment.delay))
-    if abs(alignment.delay) < SLIGHT and not alignment.drift_ppm:
+    if slight(aligned) and not alignment.drift_ppm:
         delay = 0.0
     return alignment._replace(
         delay=delay, polarity=alignment.polarity if alignment.polarity_confidence >= SURE else 1

@@ -13,12 +13,13 @@ certain it is. Weights are the coherence's, g^2 / (1 - g^2) for each segment ave
 """
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from klann_lightning.doctor.coarse import features, segment_starts
 
@@ -42,7 +43,20 @@ FINER = 16  # steps in a sample
 LEVEL = 256  # samples over which levels are compared
 ENOUGH = 0.4  # of the most that any shape tells
 NEARLY = 0.3  # of the best shape's worth
+SOFT = 0.0, 0.05, 0.1, 0.15, 0.2, 0.4  # shares of the segments, by their level
+SOFTER = 2.0  # times as much must a distortion of the input tell, which cannot know what comes before it
+SOFT_SHAPE = 0  # the input itself
+SILENT = 2e-4  # of the loudest segment
 ODD_SHAPES = 4  # of the features, those that turn over with the input
+
+
+class Spectra(NamedTuple):
+    """Means over segments, for each frequency."""
+
+    own: Samples  # power of x
+    late: Samples  # power of y
+    cross: Spectrum  # conj(X) Y
+    segments: float  # that are independent
 
 
 class Fine(NamedTuple):
@@ -77,8 +91,13 @@ def refine(x: Samples, y: Samples, coarse: int) -> Fine | None:
     if not there:
         return None
     told = max(fit.information for fit in there)
-    best = max((fit for fit in there if fit.information >= ENOUGH * told), key=lambda fit: fit.worth)
-    best = best._replace(spread=_spread(best, there))
+    everywhere = max((fit for fit in there if fit.information >= ENOUGH * told), key=lambda fit: fit.worth)
+    soft = [fit for fit in _soft(shapes[0], y, coarse) if fit.information >= ENOUGH * told]
+    bar = everywhere.worth / (SOFTER if everywhere.shape > 0 else 1.0)
+    softest = max(soft, key=lambda fit: fit.worth, default=everywhere)
+    best = softest if softest.worth > bar else everywhere
+    spread = _spread(best, [*there, *soft])
+    best = _told_by(best, everywhere)._replace(spread=spread)
     if best.shape < ODD_SHAPES:
         return best
     odd = [fit for fit in there if fit.shape < ODD_SHAPES]
@@ -86,6 +105,39 @@ def refine(x: Samples, y: Samples, coarse: int) -> Fine | None:
         return best._replace(polarity=1, margin=1.0)
     surest = max(odd, key=lambda fit: fit.information)
     return best._replace(polarity=surest.polarity, margin=surest.margin)
+
+
+def _soft(x: Samples, y: Samples, coarse: int) -> list[Fine]:
+    """What soft moments tell, in which a distortion hardly distorts: of the softest tenth, and of the next.
+
+    Every segment counts as much as another, at whatever level it is.
+    """
+    common = min(len(x) - max(-coarse, 0), len(y) - max(coarse, 0))
+    starts = np.arange(0, common - SIZE + 1, SIZE // 4)
+    peaks = maximum_filter1d(_level(x), SIZE, origin=-SIZE // 2)[starts + max(-coarse, 0)]
+    starts = starts[np.argsort(peaks)][np.count_nonzero(peaks <= SILENT * peaks.max(initial=0)) :]
+    edges = [round(share * len(starts)) for share in SOFT]
+    found = []
+    for low, high in pairwise(edges):
+        spectra = _spectra_at(starts[low:high], x, y, coarse, alike=True)
+        fit = _fitted(SOFT_SHAPE, spectra, coarse) if spectra else None
+        if fit:
+            found.append(fit)
+    return found
+
+
+def _told_by(best: Fine, everywhere: Fine) -> Fine:
+    """The delay of the one, with the response of the other, by which other parts of a recording are heard."""
+    if best is everywhere:
+        return best
+    later = -1j * _basis()[0] * (everywhere.delay - best.delay)
+    return everywhere._replace(
+        delay=best.delay,
+        sd=best.sd,
+        peak=best.peak,
+        misfit=best.misfit,
+        response=everywhere.response + later,
+    )
 
 
 def _spread(best: Fine, fits: list[Fine]) -> float:
@@ -140,23 +192,36 @@ def _level(x: Samples) -> Samples:
     return np.asarray(np.sqrt(power + 1e-8 * power.max() + 1e-300))
 
 
-def cross_spectra(x: Samples, y: Samples, delay: int) -> tuple[Samples, Samples, Spectrum, float] | None:
-    """Mean power of x and y, mean of conj(X) Y, and the number of independent segments."""
-    starts = segment_starts(len(x), len(y), delay, SIZE, SEGMENTS)
+def cross_spectra(x: Samples, y: Samples, delay: int) -> Spectra | None:
+    """Of segments all over both, y late by `delay`; None where there are too few."""
+    return _spectra_at(segment_starts(len(x), len(y), delay, SIZE, SEGMENTS), x, y, delay)
+
+
+def _spectra_at(
+    starts: NDArray[np.intp], x: Samples, y: Samples, delay: int, alike: bool = False
+) -> Spectra | None:
+    """Of the segments from `starts` on; `alike`: each brought to one level of x."""
     if len(starts) < 4:
         return None
     window = np.hanning(SIZE + 1)[:SIZE]
     at = starts[:, None] + np.arange(SIZE)
     own = rfft(x[at + max(-delay, 0)] * window, axis=1)
     late = rfft(y[at + max(delay, 0)] * window, axis=1)
+    if alike:
+        level = np.sqrt(np.square(np.abs(own)).mean(1, keepdims=True))
+        level += 1e-9 * level.max() + 1e-300
+        own, late = own / level, late / level
     cross = (own.conj() * late).mean(0)
-    return np.square(np.abs(own)).mean(0), np.square(np.abs(late)).mean(0), cross, 0.6 * len(starts)
+    own_power, late_power = (np.square(np.abs(spectra)).mean(0) for spectra in (own, late))
+    return Spectra(own_power, late_power, cross, (0.3 if alike else 0.6) * len(starts))
 
 
 def _fit(shape: int, x: Samples, y: Samples, coarse: int) -> Fine | None:
     spectra = cross_spectra(x, y, coarse)
-    if spectra is None:
-        return None
+    return _fitted(shape, spectra, coarse) if spectra else None
+
+
+def _fitted(shape: int, spectra: Spectra, coarse: int) -> Fine | None:
     own, late, cross, count = spectra
     coherence = _coherence(own, late, cross, count)
     weight = _weight(coherence, count)

@@ -11,6 +11,7 @@ SURE = 0.5  # of a confidence: below, it is said and nothing is built on it
 # Nats in common, and how sure the place must be where there are no more: else the two are strangers.
 DOUBTS = ((0.06, 0.9), (0.15, 0.25))
 SLIGHT, HARMLESS, MOST_EARLY = 1.0, 32.0, 4.0  # samples
+SIGMAS = 3.0  # a short delay that is less sure than that is none
 TURNED, TURNED_NATS = 1.3, 0.03  # a device explains its input no better than that
 WET = re.compile(r"(?<![a-z])(target|wet|out|output|processed|reamped)(?![a-z])", re.IGNORECASE)
 DRY = re.compile(r"(?<![a-z])(input|dry|di|in|clean)(?![a-z])", re.IGNORECASE)
@@ -95,6 +96,12 @@ def unrelated(aligned: Aligned) -> bool:
     return any(aligned.information < told and aligned.sure_of_place < sure for told, sure in DOUBTS)
 
 
+def slight(aligned: Aligned) -> bool:
+    """Whether the delay is none that could be told from 0."""
+    late = abs(aligned.alignment.delay)
+    return late < SLIGHT or late < min(SIGMAS * aligned.sd, HARMLESS)
+
+
 def _swapped(dry: Track, wet: Track, why: str) -> Finding:
     return Finding(
         "swapped",
@@ -115,7 +122,7 @@ def _backwards(backwards: float, forwards: float) -> str:
 def _delay(aligned: Aligned, dry: Track) -> Finding | None:
     alignment = aligned.alignment
     late = alignment.delay
-    if abs(late) < SLIGHT:
+    if slight(aligned):
         return None
     size = f"{abs(late):.2f} samples ({1000 * abs(late) / dry.sample_rate:.2f} ms)"
     evidence = (
