@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def stamp(path: Path) -> tuple[int, int] | None:
     """By which a file differs from its successor of the same name; None where there is no file."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # ValueError: a name that none can have
         status = path.stat()
         return status.st_size, status.st_mtime_ns
     return None

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from damaged import UNUSABLE, sound
 from scipy.signal import lfilter
 from test_stages import TIME, fit
 
@@ -12,6 +13,7 @@ from klann_lightning.cli import main
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.data.signals import dry_signal
+from klann_lightning.doctor.admission import admit_checked, admit_mended
 from klann_lightning.doctor.recipe import load_recipes
 from klann_lightning.doctor.warp import Line, warp
 from klann_lightning.errors import CheckpointError, ConfigError, PairError
@@ -82,6 +84,30 @@ def test_a_fault_is_refused_with_its_name_and_the_cure(fault, dry, tmp_path, set
         setup(root)
     assert caught.value.name == fault
     assert ("--data.align auto" in str(caught.value)) == (fault != "unrelated")
+
+
+@pytest.mark.parametrize("case", UNUSABLE, ids=lambda case: case.name)
+@pytest.mark.parametrize("mended", [False, True])
+def test_no_damaged_file_is_trained_on(case, mended, tmp_path):
+    """Each is refused by its name, or by that of another difference to a good file, whichever side it is on.
+
+    Of a good file that is short alone, the split judges.
+    """
+    good = tmp_path / "good" / "odd-target.wav"
+    write_audio(good, sound(seed=5), RATE)
+    damaged = case.make(tmp_path)
+
+    def admit(dry, wet):
+        return (
+            admit_mended(dry, wet, None, [], lambda: tmp_path / "mended")
+            if mended
+            else admit_checked(dry, wet)
+        )
+
+    for paths in ((damaged, good), (good, damaged)):
+        with pytest.raises(PairError) as caught:
+            admit(*paths)
+        assert caught.value.name in {*case.expected, "lengths_differ", "silent"}
 
 
 def test_the_same_file_twice_is_refused(dry, tmp_path, setup):

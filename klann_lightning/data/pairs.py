@@ -148,12 +148,15 @@ def _energy(file: AudioFile) -> float:
     if bad:
         raise PairError(
             f"{file.name} has {bad} NaN or infinite samples, the first at sample {first_bad} "
-            f"({first_bad / file.samplerate:.3f} s). Export it again, or cut that part out of both files."
+            f"({first_bad / file.samplerate:.3f} s).",
+            "Export it again, or cut that part out of both files.",
+            "not_finite",
         )
     if energy == 0:
         raise PairError(
-            f"{file.name} is silent: all {span(file.frames, file.samplerate)} are zero. Check the "
-            "connection to the device, then record or export it again."
+            f"{file.name} is silent: all {span(file.frames, file.samplerate)} are zero.",
+            "Check the connection to the device, then record or export it again.",
+            "silent",
         )
     return energy
 

@@ -19,8 +19,7 @@ Align = Literal["check", "auto", "off"]
 
 MENDED = ("rates_differ", "lengths_differ", "delay", "delay_uncertain", "inverted", "drift", "jumps")
 CHANNELS = ("equal_channels", "several_channels", "silent_channel")
-# Few samples are no fault of the recording's, and each split has its own limit.
-ELSEWHERE = ("too_short",)
+ELSEWHERE = ("too_short",)  # each split and each feed has its own limit
 AUTO = "--data.align auto mends it on the way in"
 AGREE, SIGMAS = 0.5, 3.0  # samples; two takes that lie no further apart have one delay
 
@@ -49,7 +48,8 @@ def admit_checked(input_path: Path, target_path: Path) -> Admitted:
             auto = f"{AUTO}; " if one.name in MENDED else ""
             cure = f"{one.cure} {auto}--data.align off trains on it as it is."
             raise PairError(_named(one, input_path, target_path), cure, one.name)
-    return Admitted(pair, None, [one for one in found if one.severity == "harms"], [])
+    harms = [one for one in judged.findings if one.severity == "harms" or one.name in ELSEWHERE]
+    return Admitted(pair, None, harms, [])
 
 
 def admit_mended(
