@@ -176,7 +176,11 @@ def clock(ear: Ear, soundings: Sequence[Sounding], drift: float) -> Clock:
     steps = [
         step
         for step in _steps(at, delay)
-        if _is_jump(ear, soundings[max(step - 1 - apart, 0)], soundings[min(step + apart, len(at) - 1)])
+        if _is_jump(
+            ear,
+            _usual(soundings[max(step - apart - 3, 0) : max(step - apart, 1)]),
+            _usual(soundings[min(step + apart, len(at) - 1) : step + apart + 3]),
+        )
     ]
     slope, offsets, sd = _lines(at, delay, weight, _groups(steps, len(at)))
     if small := {step for step, by in zip(steps, np.diff(offsets), strict=True) if abs(by) < LEAST_JUMP}:
@@ -193,6 +197,11 @@ def clock(ear: Ear, soundings: Sequence[Sounding], drift: float) -> Clock:
 def _groups(steps: Sequence[int], count: int) -> NDArray[np.intp]:
     """How many of the steps have been passed at each of `count` soundings."""
     return np.searchsorted(np.asarray(steps, int), np.arange(count), side="right")
+
+
+def _usual(soundings: Sequence[Sounding]) -> Sounding:
+    """The one with the middle delay: a single one may be wrong."""
+    return sorted(soundings, key=lambda one: one.delay)[len(soundings) // 2]
 
 
 def _is_jump(ear: Ear, before: Sounding, after: Sounding) -> bool:

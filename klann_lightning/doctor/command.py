@@ -1,8 +1,10 @@
 """The `doctor` command: one pair or a folder of them, in words or JSON, mended and split on demand."""
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,10 +40,11 @@ def run(
         raise ConfigError("--split, --to and --figure are for one pair: name its input and target")
     shares = parse_shares(split) if split else None
     diagnoses = []
-    for index, (dry, wet) in enumerate(pairs):
-        if many:
-            print(f"\r{index + 1} of {len(pairs)}", end="", file=sys.stderr, flush=True)
-        diagnoses.append(diagnose(dry, wet))
+    with _clean_output():
+        for index, (dry, wet) in enumerate(pairs):
+            if many:
+                print(f"\r{index + 1} of {len(pairs)}", end="", file=sys.stderr, flush=True)
+            diagnoses.append(diagnose(dry, wet))
     if many:
         print("\r", end="", file=sys.stderr)
     said = [] if as_json else [table(diagnoses) if many else told(diagnoses[0])]
@@ -61,6 +64,19 @@ def run(
     else:
         print("\n".join(said))
     return max(STATUS[worst(diagnosis.findings)] for diagnosis in diagnoses)
+
+
+@contextmanager
+def _clean_output() -> Iterator[None]:
+    """What libsndfile prints about damaged files goes to standard error, not into the JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _pairs(paths: Sequence[Path]) -> tuple[list[tuple[Path, Path]], bool]:

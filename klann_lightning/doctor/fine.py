@@ -32,7 +32,7 @@ WARP = 0.9  # of the allpass: half of the axis lies below 800 Hz at 44.1 kHz
 POWERS = 60
 POLES = 19
 # What a coefficient is before anything is known, one standard deviation.
-CEPSTRUM_SD, EDGE_SD, POLE_SD = 0.3, 3.0, 0.3
+CEPSTRUM_SD, EDGE_SD, POLE_SD = 0.15, 3.0, 0.3
 MOST_WEIGHT = 1e4  # spectra of parts are not trusted beyond -40 dB
 LEAST_WEIGHT = 10.0  # below, the magnitude is that of the noise
 LOWEST = 1e-3  # cycles per sample
