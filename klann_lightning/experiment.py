@@ -170,7 +170,7 @@ class Experiment(LightningCLI):
         if not path:
             return
         content = read_checkpoint(Path(path))
-        self._mended = mended_as(content)
+        self._mended = mended_as(Path(path), content)
         if command != "fit":
             settings = {command: {"model": scored_settings(Path(path), rate)}}
             self.config = self.parser.parse_object(settings, self.config)
@@ -209,7 +209,7 @@ class Experiment(LightningCLI):
     def instantiate_classes(self) -> None:
         """A checkpoint's takes and those that are mended now get one delay."""
         super().instantiate_classes()
-        self.datamodule.recipes = self._mended
+        self.datamodule.known = self._mended
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With our checkpoint files; ConfigError for devices that are not there."""
@@ -297,5 +297,5 @@ def recordings_of(config: Mapping[str, Any], checkpoint: Path | None = None) -> 
     parser.add_class_arguments(PairedDataModule, "data")
     data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
     if checkpoint:
-        data.recipes = mended_as(read_checkpoint(checkpoint))
+        data.known = mended_as(checkpoint, read_checkpoint(checkpoint))
     return data

@@ -7,7 +7,7 @@ import torch
 
 from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
 from klann_lightning.doctor.mend import lay_back
-from klann_lightning.doctor.recipe import Recipe, Recipes
+from klann_lightning.doctor.recipe import WHOLE, Recipe, Recipes
 from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.training.checkpoints import load_model, mended_as, read_checkpoint
 
@@ -24,7 +24,7 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
             f"{source} is {rate} Hz, the model of {checkpoint} was trained at {model.sample_rate} Hz. "
             f"Resample {source.name} to {model.sample_rate} Hz and run again."
         )
-    recipes = mended_as(read_checkpoint(checkpoint))
+    recipes = mended_as(checkpoint, read_checkpoint(checkpoint))
     recipe = _recipe_for(source, frames, recipes) if as_recorded else None
     played = model.play(torch.from_numpy(samples)[None] for samples in iter_audio(source, block))
     blocks = (part[0].numpy() for part in played)
@@ -34,31 +34,42 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
     moved = [one for own in recipes.values() for one in own.values() if not one.idle]
     if not moved or as_recorded:
         return ""
-    turned = ", and turned over" if moved[0].polarity < 0 else ""
+    delays = sorted(one.delay for one in moved)
+    by = f"{delays[0]:.2f}" if delays[-1] - delays[0] < WHOLE else f"{delays[0]:.2f} to {delays[-1]:.2f}"
+    turned = ", and turned over" if any(one.polarity < 0 for one in moved) else ""
     return (
-        f"{output} is in step with {source}. The model's targets had been mended, by {moved[0].delay:.2f} "
-        f"samples{turned}: --as_recorded plays as they were recorded."
+        f"{output} is in step with {source}. The model's targets had been mended, by {by} samples{turned}: "
+        "--as_recorded plays as they were recorded."
     )
 
 
 def _recipe_for(source: Path, frames: int, recipes: Recipes) -> Recipe:
-    """The recording's own, by its name and length; for another one, the delay and polarity that all share."""
-    all_of_them = [(name, one) for own in recipes.values() for name, one in own.items()]
-    if not all_of_them:
+    """The recording's own, by its split, name and length; for another one, the delay that all share."""
+    if not recipes:
         raise ConfigError(
             "the model's recordings were not mended while it was trained (--data.align auto), so it plays as "
             "they were recorded already. Leave out --as_recorded."
         )
-    for name, one in all_of_them:
-        whole = round(frames * one.sample_rate / one.input_rate)
-        if name == source.stem.removesuffix("-input") and one.start + one.frames <= whole:
-            return one
-    shared = {(one.delay, one.polarity, one.sample_rate) for _, one in all_of_them}
-    if len(shared) > 1:
-        names = ", ".join(name for name, _ in all_of_them)
+    name, split = source.stem.removesuffix("-input"), source.resolve().parent.name
+    named = {place: own[name] for place, own in recipes.items() if name in own}
+    own = [one for one in named.values() if one.start + one.frames <= frames]
+    if split in named and named[split] in own:
+        return named[split]
+    everyone = [one for each in recipes.values() for one in each.values()]
+    first = everyone[0]
+    for candidates in (own, everyone):
+        if candidates and all(_alike(candidates[0], one) for one in candidates):
+            first = candidates[0]
+            break
+    else:
+        names = ", ".join(f"{place}/{name}" for place, each in recipes.items() for name in each)
         raise ConfigError(
-            f"the model's recordings ({names}) were not all mended alike, and {source.name} is none of them. "
-            "Play one of these, or leave out --as_recorded."
+            f"the model's recordings ({names}) were not all mended alike, and {source} is none of them by "
+            "its folder and name. Play one of these, or leave out --as_recorded."
         )
-    one = all_of_them[0][1]
-    return replace(one, target_rate=one.sample_rate, start=0, frames=frames, drift_ppm=0.0, jumps=())
+    return replace(first, target_rate=first.sample_rate, start=0, frames=frames, drift_ppm=0.0, jumps=())
+
+
+def _alike(one: Recipe, other: Recipe) -> bool:
+    near = abs(one.delay - other.delay) < WHOLE
+    return near and (one.polarity, one.sample_rate) == (other.polarity, other.sample_rate)

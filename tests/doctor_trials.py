@@ -38,6 +38,7 @@ class Trial(NamedTuple):
     found_polarity: int
     confidence: float
     polarity_confidence: float
+    found_jumps: int  # none was put in
 
     @property
     def right(self) -> bool:
@@ -62,7 +63,7 @@ def trial(seed: int) -> Trial:
     late = polarity * np.concatenate(list(moved)).astype(float)
     found = align(Source(dry, RATE), Source(late, RATE))
     if found is None:
-        return Trial(effect, delay, ppm, polarity, np.nan, np.nan, 0, 0.0, 0.0)
+        return Trial(effect, delay, ppm, polarity, np.nan, np.nan, 0, 0.0, 0.0, 0)
     told = found.alignment
     return Trial(
         effect,
@@ -74,6 +75,7 @@ def trial(seed: int) -> Trial:
         told.polarity,
         told.confidence,
         told.polarity_confidence,
+        len(told.jumps),
     )
 
 
@@ -81,8 +83,8 @@ def table(trials: Sequence[Trial]) -> str:
     """Markdown: one row for each class of effects, and one for all."""
     rows = [
         "| effects | trials | delay right | wrong, unflagged | median error (samples) | polarity right "
-        "| drift within 5 % | false drifts |",
-        "|---|---|---|---|---|---|---|---|",
+        "| drift within 5 % | false drifts | false jumps |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     classes = sorted({CLASS_OF[one.effect] for one in trials})
     for name in [*classes, "all"]:
@@ -97,7 +99,8 @@ def table(trials: Sequence[Trial]) -> str:
             f"| {unflagged} | {np.nanmedian(errors):.3f} "
             f"| {sum(one.found_polarity == one.polarity for one in part)} "
             f"| {sum(one.drift_right for one in drifting)} of {len(drifting)} "
-            f"| {sum(one.found_drift != 0 for one in still)} of {len(still)} |"
+            f"| {sum(one.found_drift != 0 for one in still)} of {len(still)} "
+            f"| {sum(one.found_jumps > 0 for one in part)} |"
         )
     return "\n".join(rows) + "\n"
 

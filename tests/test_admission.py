@@ -1,6 +1,7 @@
 """What is let into a training: pairs with faults are refused with the cure, or mended for the training."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from klann_lightning.cli import main
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.data.signals import dry_signal
+from klann_lightning.doctor import admission
 from klann_lightning.doctor.admission import admit_checked, admit_mended
+from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.recipe import load_recipes
+from klann_lightning.doctor.verdict import Verdict
 from klann_lightning.doctor.warp import Line, warp
 from klann_lightning.errors import CheckpointError, ConfigError, PairError
+from klann_lightning.playing import _recipe_for
 from klann_lightning.training.checkpoints import read_checkpoint
 
 RATE = 44100
@@ -99,7 +104,7 @@ def test_no_damaged_file_is_trained_on(case, mended, tmp_path):
 
     def admit(dry, wet):
         return (
-            admit_mended(dry, wet, None, [], lambda: tmp_path / "mended")
+            admit_mended(dry, wet, None, None, [], lambda: tmp_path / "mended")
             if mended
             else admit_checked(dry, wet)
         )
@@ -231,10 +236,31 @@ def test_scores_of_a_checkpoint_are_those_of_its_training(trained, monkeypatch):
     config, checkpoint = trained / "config.yaml", trained / "stage-1-time.ckpt"
     words = ["test", "--config", str(config), "--ckpt_path", str(checkpoint)]
     run = Experiment(words)
-    assert run.datamodule.recipes["test"]["odd"].delay == run.datamodule.recipes["train"]["odd"].delay
+    assert run.datamodule.recipes["test"]["odd"].delay == run.datamodule.known["train"]["odd"].delay
     scores = json.loads((trained / "scores.json").read_text())
     expected = next(row["esr_db"] for row in scores if row["name"] == "stage-1-time")
     assert float(run.trainer.callback_metrics["test/esr_db"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_of_a_name_is_played_as_its_own_split_was_recorded(trained):
+    recipes = load_recipes(json.loads((trained / "alignment.json").read_text()))
+    recipes["val"]["odd"] = replace(recipes["val"]["odd"], delay=5.0)
+    root = trained.parent / "data"
+    frames = audio_info(root / "test/odd-input.wav").frames
+    for split in ("val", "test"):
+        assert _recipe_for(root / split / "odd-input.wav", frames, recipes) == recipes[split]["odd"]
+    with pytest.raises(ConfigError, match="alike"):
+        _recipe_for(trained / "other.wav", frames, recipes)
+
+
+def test_a_verdict_on_strangers_mends_nothing(dry, tmp_path, monkeypatch):
+    """Also where only the way back would be a device."""
+    root = write(tmp_path, dry, lambda y: y, ["val"])
+    paths = root / "val/odd-input.wav", root / "val/odd-target.wav"
+    backwards = [Finding("swapped", "harms", "They are exchanged.", "Exchange them.")]
+    monkeypatch.setattr(admission, "verdict", lambda *_: Verdict(backwards, (0, 0), None, None, 0.0, 0.0))
+    with pytest.raises(PairError, match="exchanged"):
+        admit_mended(*paths, None, None, [], lambda: tmp_path / "mended")
 
 
 def test_a_damaged_recipe_is_refused(trained, tmp_path):

@@ -64,3 +64,10 @@ def test_a_steady_note_is_placed_by_clicks(delay):
     assert abs(found.alignment.delay - delay) < 2
     assert found.clicks == 2
     assert found.sure_of_place == 1
+
+
+def test_beats_of_a_steady_time_tell_no_delay():
+    """Each beat later would do as well."""
+    x = np.zeros(8 * RATE)
+    x[RATE // 4 :: RATE // 2] = 0.9
+    assert heard_clicks(Source(x, RATE), Source(late(x, RATE // 2), RATE), 1 << 16) is None

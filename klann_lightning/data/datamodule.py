@@ -17,7 +17,7 @@ from klann_lightning.data.audio import read_audio
 from klann_lightning.data.feeds import BatchPlan, Feed, Readers, whole_files
 from klann_lightning.data.pairs import Pair, check_pair, find_pairs, opening, resample_pair
 from klann_lightning.doctor.admission import Admitted, Align, admit_checked, admit_mended
-from klann_lightning.doctor.recipe import Recipes, dump_recipes, load_recipes
+from klann_lightning.doctor.recipe import Recipes, dump_recipes
 from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.files import stamp
 
@@ -167,6 +167,7 @@ class PairedDataModule(pl.LightningDataModule):
         self.align = align
         self.pairs: dict[str, list[Pair]] = {}
         self.recipes: Recipes = {}  # how they were mended
+        self.known: Recipes = {}  # how they were for the training that is gone on with, or scored
         self._said: set[str] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # of what is not as recorded
 
@@ -221,7 +222,7 @@ class PairedDataModule(pl.LightningDataModule):
         return dump_recipes(self.recipes)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.recipes = load_recipes(state_dict)
+        """Nothing: `known` has brought it, before the recordings were looked at."""
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -270,10 +271,17 @@ class PairedDataModule(pl.LightningDataModule):
         return admitted.pair
 
     def _mended(self, paths: tuple[Path, Path], split: str) -> Admitted:
-        known = [recipe for recipes in self.recipes.values() for recipe in recipes.values()]
+        name, known = paths[0].stem.removesuffix("-input"), {**self.known, **self.recipes}
+        own = known.get(split, {}).get(name)
+        others = [
+            one for recipes in known.values() for other, one in recipes.items() if self._kin(other, name)
+        ]
         rate = self.sample_rate if self.resample else None
-        admitted = admit_mended(*paths, rate, known, lambda: self._place_of("mended", split))
+        admitted = admit_mended(*paths, rate, own, others, lambda: self._place_of("mended", split))
         if admitted.recipe:
-            name = paths[0].stem.removesuffix("-input")
             self.recipes.setdefault(split, {})[name] = admitted.recipe
         return admitted
+
+    def _kin(self, *names: str) -> bool:
+        """Whether they are takes of one device."""
+        return any(all(name.startswith(device) for name in names) for device in self.devices)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from klann_lightning.data.audio import AudioInfo, audio_info
 from klann_lightning.data.headers import shown
 from klann_lightning.data.pairs import Pair, check_pair
+from klann_lightning.data.resampling import resampled_frames
 from klann_lightning.doctor.alignment import Alignment
 from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.mend import mend_pair
@@ -56,27 +57,36 @@ def admit_mended(
     input_path: Path,
     target_path: Path,
     sample_rate: int | None,
-    known: Sequence[Recipe],
+    own: Recipe | None,
+    others: Sequence[Recipe],
     folder: Callable[[], Path],
 ) -> Admitted:
     """A pair mended into a folder, or as it is if nothing needs to be done; PairError where nothing helps.
 
-    The rate is the input's where none is given. `known`: how other takes of the device were mended. One that
-    disagrees by no more than it could by chance has their delay, so that all takes have the same.
+    The rate is the input's where none is given. `own`: how it was mended before, which is repeated where it
+    can be. `others`: how other takes of the device were mended. A pair that disagrees by no more than it
+    could by chance gets their delay, so that all takes have the same.
     """
     judged = verdict(input_path, target_path)
     found = [one for one in judged.findings if one.name not in (*ELSEWHERE, *MENDED, *CHANNELS)]
     for one in found:
         if one.severity == "blocks":
             raise PairError(_named(one, input_path, target_path), one.cure, one.name)
-    harms = [one for one in found if one.severity == "harms"]
-    if judged.found is None:  # too short to be judged
-        return Admitted(check_pair(input_path, target_path), None, harms, [])
+    harms = [one for one in judged.findings if one in found and one.severity == "harms"]
+    if judged.found is None:
+        for one in harms:
+            if one.name == "swapped":  # and one has nothing to do with the other as they are
+                raise PairError(_named(one, input_path, target_path), one.cure, one.name)
+        short = [one for one in judged.findings if one.name in ELSEWHERE]
+        return Admitted(check_pair(input_path, target_path), None, [*harms, *short], [])
     infos = audio_info(input_path), audio_info(target_path)
-    try:
-        recipe = plan(_agreed(judged, known), *infos, sample_rate, judged.channels)
-    except PairError as error:
-        raise PairError(f"{shown(target_path)}: {error.evidence}", error.cure, error.name) from error
+    rate = sample_rate or infos[0].sample_rate
+    recipe = own if own and _fits(own, infos, rate) else None
+    if recipe is None:
+        try:
+            recipe = plan(_agreed(judged, others, infos[0].sample_rate), *infos, sample_rate, judged.channels)
+        except PairError as error:
+            raise PairError(f"{shown(target_path)}: {error.evidence}", error.cure, error.name) from error
     if all(info == AudioInfo(recipe.sample_rate, recipe.frames, 1) for info in infos) and recipe.idle:
         return Admitted(check_pair(input_path, target_path), recipe, harms, [])
     names = (f"{input_path.stem}.wav", f"{target_path.stem}.wav")
@@ -85,28 +95,44 @@ def admit_mended(
     return Admitted(check_pair(place / names[0], place / names[1]), recipe, harms, told)
 
 
-def _agreed(judged: Verdict, known: Sequence[Recipe]) -> Alignment:
-    """The alignment to mend by, where nothing speaks against it that of another take."""
+def _fits(recipe: Recipe, infos: tuple[AudioInfo, AudioInfo], sample_rate: int) -> bool:
+    """Whether a recipe was made for these files and this rate, as far as their headers tell."""
+    rates = (recipe.input_rate, recipe.target_rate, recipe.sample_rate)
+    channels = (recipe.input_channel, recipe.target_channel)
+    whole = resampled_frames(infos[0].frames, recipe.input_rate, recipe.sample_rate)
+    return (
+        rates == (infos[0].sample_rate, infos[1].sample_rate, sample_rate)
+        and all(channel < info.channels for channel, info in zip(channels, infos, strict=True))
+        and recipe.start + recipe.frames <= whole
+    )
+
+
+def _agreed(judged: Verdict, others: Sequence[Recipe], rate: int) -> Alignment:
+    """The alignment to mend by, in samples at `rate`: another take's where nothing speaks against it."""
     found, own = judged.found, judged.mending
     assert found is not None
     assert own is not None
-    if own.drift_ppm or own.jumps:
-        return own
     sure = judged.sure_of_place >= SURE
-    others = [one for one in known if not one.drift_ppm and not one.jumps]
-    if not others:
+    steady = [one for one in others if not one.drift_ppm and not one.jumps]
+    if steady and found.polarity_confidence < SURE:
+        own = own._replace(polarity=steady[0].polarity)
+    if sure and (own.drift_ppm or own.jumps):
+        return own
+    if not steady:
         if sure:
             return own
         if abs(own.delay) < HARMLESS:
-            return own._replace(delay=0.0)
-        uncertain = next(one for one in judged.findings if one.name == "delay_uncertain")
-        raise PairError(uncertain.evidence, uncertain.cure, uncertain.name)
-    delays = [one.delay * one.input_rate / one.sample_rate for one in others]
-    nearest = min(range(len(others)), key=lambda index: abs(delays[index] - found.delay))
-    if sure and abs(delays[nearest] - found.delay) > max(AGREE, SIGMAS * judged.sd):
+            return own._replace(delay=0.0, drift_ppm=0.0, jumps=())
+        raise PairError(
+            f"the target lies {own.delay:.1f} samples late at best, and other places explain as much.",
+            "Look at both in an editor, cut them to where they begin together, and set --data.align off.",
+            "delay_uncertain",
+        )
+    delays = [one.delay * (rate / one.sample_rate) for one in steady]
+    nearest = min(delays, key=lambda delay: abs(delay - found.delay))
+    if sure and abs(nearest - found.delay) > max(AGREE, SIGMAS * judged.sd):
         return own
-    polarity = others[nearest].polarity if found.polarity_confidence < SURE else own.polarity
-    return own._replace(delay=delays[nearest], polarity=polarity)
+    return own._replace(delay=nearest, drift_ppm=0.0, jumps=())
 
 
 def _named(finding: Finding, input_path: Path, target_path: Path) -> str:

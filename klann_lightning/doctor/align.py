@@ -1,6 +1,6 @@
 """How the target lies against the input: delay, polarity, drift, jumps, and how sure that is."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import erf, hypot, sqrt
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ LIKELY = 0.3  # which explain that much of what the best one does
 DRIFT_SEEN = 1e-6 / 3  # samples per sample; a drift that is believed has more, and
 DRIFT_SIGMAS = 12.0  # a distortion's own wandering has less
 SAME = 3.0  # samples
+NEARLY_WHOLE = 0.25  # samples
 
 
 class Aligned(NamedTuple):
@@ -73,9 +74,10 @@ def align(x: Source, y: Source) -> Aligned | None:
     at, middle, drift = start + held + length // 2, start + frames // 2, 0.0
     found = None
     if best.information > HEARD or _sure_of_place(best, rival, frames) > SURE:
-        near, drift = steer(own, y, start, best.delay)
-        if drift:
-            at, fine = middle, _fine(own, y, start, near, drift) or fine
+        near, slope = steer(own, y, start, best.delay)
+        along = _fine(own, y, start, near, slope) if slope else None
+        if along and along.worth > fine.worth:  # and no jumps that look like a drift
+            at, fine, drift = middle, along, slope
         found, fine = _clock(x, y, fine, at, drift)
     drift = found.drift if found else 0.0
     if found and not found.jumps and (drift or abs(found.delay_at(middle) - fine.delay) > SAME):
@@ -83,11 +85,20 @@ def align(x: Source, y: Source) -> Aligned | None:
     delay = fine.delay - drift * middle
     jumps: tuple[Jump, ...] = ()
     if found:
-        jumps = found.jumps
-        delay = found.delay if jumps else delay  # the excerpt may hold several delays
+        jumps = tuple(_whole(jump) for jump in found.jumps)
+        if jumps:  # the excerpt may hold several delays; where `fine` has looked it is known best
+            later = [0.0, *accumulate(jump.by for jump in jumps)]
+            known = [fine.delay - drift * at - by for by in later]
+            nearest = min(known, key=lambda one: abs(one - found.delay))
+            delay = nearest if abs(nearest - found.delay) < SAME else found.delay
     if drift:  # which hid from the first look what both have in common
         late = read_along(y, start - FAR_REACH, frames + 2 * FAR_REACH, fine.delay - drift * middle, drift)
         best, rival = _judged(candidates(own, late, 2 * FAR_REACH), best, rival)
+    if jumps and found:  # each of its delays is the right one somewhere
+        held_by = [found.delay_at(0), *(found.delay_at(jump.at) for jump in jumps)]
+        right = [one for one in ranked if any(abs(one.delay - delay) <= APART for delay in held_by)]
+        best = max([best, *right], key=lambda one: one.information)
+        rival = max((one.information for one in ranked if one not in right), default=0.0)
     agreeing = clicks.agreeing if clicks and abs(clicks.delay - best.delay) <= APART else 0
     place = 1.0 if agreeing else _sure_of_place(best, rival, frames)
     answer = read_along(y, start, frames, fine.delay - drift * middle, drift)
@@ -226,6 +237,12 @@ def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clo
     if found and (abs(found.drift) < DRIFT_SEEN or abs(found.drift) < DRIFT_SIGMAS * found.drift_sd):
         found = found._replace(drift=0.0, delay=found.delay + found.drift * at)
     return found, fine
+
+
+def _whole(jump: Jump) -> Jump:
+    """A recorder loses whole samples, unless it has another rate."""
+    whole = float(round(jump.by))
+    return jump._replace(by=whole) if abs(jump.by - whole) < NEARLY_WHOLE else jump
 
 
 def _judged(again: list[Candidate], best: Candidate, rival: float) -> tuple[Candidate, float]:

@@ -15,7 +15,8 @@ SHORT_SECONDS = 0.01  # within which it is over
 QUIET = 0.03  # of its height: what is around it is lower
 LEAST = 0.03  # of the opening's peak
 NEAR = 8  # samples by which the answers of a device may differ
-ENOUGH = 2  # clicks that agree
+APART = 64  # samples between delays that are different ones
+ENOUGH, MOST = 2, 0.5  # clicks that agree, and which part of all that is
 
 
 class Clicks(NamedTuple):
@@ -26,7 +27,10 @@ class Clicks(NamedTuple):
 
 
 def heard_clicks(x: Source, y: Source, reach: int) -> Clicks | None:
-    """The delay within `reach` samples by which at least two clicks are answered; None without these."""
+    """The delay within `reach` samples by which most clicks are answered, at least two; or None.
+
+    None also where another one answers as many, as beats of a steady time do.
+    """
     frames = round(OPENING_SECONDS * x.sample_rate)
     own = onsets(x.read(0, min(frames, x.frames)), x.sample_rate, short=True)
     if len(own) < ENOUGH:
@@ -38,7 +42,8 @@ def heard_clicks(x: Source, y: Source, reach: int) -> Clicks | None:
         return None
     votes = np.searchsorted(apart, apart + NEAR, side="right") - np.arange(len(apart))
     best = int(np.argmax(votes))
-    if votes[best] < ENOUGH:
+    elsewhere = votes[np.abs(apart - apart[best]) > APART].max(initial=0)
+    if votes[best] < max(ENOUGH, MOST * len(own)) or votes[best] <= elsewhere:
         return None
     return Clicks(int(np.median(apart[best : best + votes[best]])), int(votes[best]))
 

@@ -1,10 +1,11 @@
 """The `doctor` command: one pair or a folder of them, in words or JSON, mended and split on demand."""
 
+import ctypes
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,6 +76,8 @@ def _clean_output() -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError, TypeError, AttributeError):  # where C's library is not found by that name
+            ctypes.CDLL(None).fflush(None)  # what waits in its buffer
         os.dup2(kept, 1)
         os.close(kept)
 

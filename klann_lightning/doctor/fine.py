@@ -108,7 +108,7 @@ def refine(x: Samples, y: Samples, coarse: int) -> Fine | None:
 
 
 def _soft(x: Samples, y: Samples, coarse: int) -> list[Fine]:
-    """What soft moments tell, in which a distortion hardly distorts: of the softest tenth, and of the next.
+    """What soft moments tell, in which a distortion hardly distorts: of the softest of them, and of the next.
 
     Every segment counts as much as another, at whatever level it is.
     """
@@ -209,11 +209,13 @@ def _spectra_at(
     late = rfft(y[at + max(delay, 0)] * window, axis=1)
     if alike:
         level = np.sqrt(np.square(np.abs(own)).mean(1, keepdims=True))
-        level += 1e-9 * level.max() + 1e-300
-        own, late = own / level, late / level
+        heard = level[:, 0] > 1e-9 * np.abs(x).max()
+        if np.count_nonzero(heard) < 4:
+            return None
+        own, late = own[heard] / level[heard], late[heard] / level[heard]
     cross = (own.conj() * late).mean(0)
     own_power, late_power = (np.square(np.abs(spectra)).mean(0) for spectra in (own, late))
-    return Spectra(own_power, late_power, cross, (0.3 if alike else 0.6) * len(starts))
+    return Spectra(own_power, late_power, cross, (0.3 if alike else 0.6) * len(own))
 
 
 def _fit(shape: int, x: Samples, y: Samples, coarse: int) -> Fine | None:

@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def idle(self) -> bool:
-        """Whether no sample of the target is moved or turned over."""
+        """Whether the target is kept as it is, from the first sample on."""
         return self.polarity > 0 and self.start == 0 and self.lines == [Line(0, 0.0)]
 
     @property

@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
 
     findings: list[Finding]
     channels: tuple[int, int]  # of input and target, from 0, that carry the signal
-    found: Alignment | None  # None where nothing is known of it
+    found: Alignment | None  # None where nothing is known of it, or one has nothing to do with the other
     mending: Alignment | None  # what of it is to be mended
     sd: float  # samples, of the delay
     sure_of_place: float  # from 0 to 1
@@ -36,29 +36,39 @@ def verdict(input_path: Path, target_path: Path) -> Verdict:
 @lru_cache(maxsize=MOST_KEPT)
 def _verdict(input_path: Path, target_path: Path, *stamps: tuple[int, int] | None) -> Verdict:
     told = [str(input_path), str(target_path), str(Path.cwd()), *stamps, _doctor()]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning" / "verdicts"
+    folder = _cache()
+    if folder is None or None in stamps:
+        return _judged(diagnose(input_path, target_path, device=False))
     file = folder / f"{sha256(repr(told).encode()).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return _read(json.loads(file.read_text(encoding="utf-8")))
     judged = _judged(diagnose(input_path, target_path, device=False))
-    if None not in stamps:
-        with suppress(OSError):
-            write_whole(file, json.dumps(_plain(judged)))
-            for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-MOST_KEPT]:
-                old.unlink(missing_ok=True)
+    with suppress(OSError):
+        write_whole(file, json.dumps(_plain(judged)))
+        for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-MOST_KEPT]:
+            old.unlink(missing_ok=True)
     return judged
+
+
+def _cache() -> Path | None:
+    """Where verdicts are kept; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning/verdicts"
+    except RuntimeError:
+        return None
 
 
 @cache
 def _doctor() -> str:
-    """Of the doctor himself: another one may judge otherwise."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    """Of the doctor himself, and of how files are read: another one may judge otherwise."""
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), *sorted((here.parent / "data").glob("*.py"))]
     return sha256(b"\n".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _judged(diagnosis: Diagnosis) -> Verdict:
     aligned, dry, wet = diagnosis.aligned, diagnosis.dry, diagnosis.wet
-    if aligned is None or dry is None or wet is None:
+    if aligned is None or dry is None or wet is None or diagnosis.recipe is None:
         return Verdict(diagnosis.findings, (0, 0), None, None, 0.0, 0.0)
     return Verdict(
         diagnosis.findings,

@@ -11,7 +11,7 @@ from klann_lightning.models.klann import Klann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.surgery import removable, without
 from klann_lightning.reading import IDLE_DB
-from klann_lightning.training.checkpoints import read_checkpoint, write_weights
+from klann_lightning.training.checkpoints import RECORDINGS, read_checkpoint, write_weights
 
 
 class Step(NamedTuple):
@@ -86,7 +86,7 @@ def write_pruned(pruned: Pruned, source: Path, out: Path) -> None:
     kept = {name: value for name, value in content["state_dict"].items() if not name.startswith("model.")}
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
     smaller = {**parameters["model"], "init_args": init_args}
-    write_weights(out, {**parameters, "model": smaller}, {**kept, **weights})
+    write_weights(out, {**parameters, "model": smaller}, {**kept, **weights}, content.get(RECORDINGS))
 
 
 def _cheapest(model: Klann, takes: Takes, context: int) -> tuple[float, list[int], Klann] | None:

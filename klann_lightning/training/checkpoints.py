@@ -28,6 +28,7 @@ from klann_lightning.models.base import AudioModel
 from klann_lightning.training.recipe import LossStage
 
 ORIGIN = "klann_lightning"  # in a checkpoint, beside what Lightning writes: by whom it was written
+RECORDINGS = "PairedDataModule"  # there too: how these were mended, where they were
 FORMAT = 1  # of what is written; older formats can be read
 WRITTEN_BY: dict[str, Any] = {"version": __version__, "format": FORMAT}
 
@@ -66,10 +67,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_weights(path: Path, hyper_parameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+def write_weights(
+    path: Path,
+    hyper_parameters: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    recordings: Mapping[str, Any] | None = None,
+) -> None:
     """A checkpoint as of a fit, but with no training to resume; as a whole or, by CheckpointError, not.
 
-    `state` is an EffectModule's: its `target_power`, and the model's own as `model.*`.
+    `state` is an EffectModule's: its `target_power`, and the model's own as `model.*`. `recordings`: how they
+    were mended for the training, as another checkpoint says it.
     """
     content = {
         **{"epoch": 0, "global_step": 0, "pytorch-lightning_version": version("lightning")},
@@ -80,6 +87,7 @@ def write_weights(path: Path, hyper_parameters: Mapping[str, Any], state: Mappin
             **hyper_parameters,
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
         },
+        **({RECORDINGS: recordings} if recordings else {}),
     }
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder. Name the checkpoint's file, as {path / 'model.ckpt'}.")
@@ -134,12 +142,12 @@ def scored_settings(checkpoint: Path, sample_rate: int) -> dict[str, Any]:
     return config.as_dict()
 
 
-def mended_as(content: Mapping[str, Any]) -> Recipes:
+def mended_as(path: Path, content: Mapping[str, Any]) -> Recipes:
     """How the recordings of its training were mended, if they were; CheckpointError where that is damaged."""
     try:
-        return load_recipes(content.get("PairedDataModule", {}))
+        return load_recipes(content.get(RECORDINGS, {}))
     except PairError as error:
-        raise CheckpointError(f"a checkpoint is damaged: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {error.evidence} Copy it again.") from error
 
 
 def _model_at_rate(checkpoint: Path, sample_rate: int, option: str) -> AudioModel:
