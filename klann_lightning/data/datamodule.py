@@ -144,8 +144,8 @@ class PairedDataModule(pl.LightningDataModule):
             train_seconds: how much of every training recording is used, from its start; all by default.
             train: how training is fed; parallel readers with carried state by default.
             num_workers: processes that read ahead; 0 reads in the training process.
-            align: `check` refuses pairs that cannot be learned from as they lie; `auto` mends them on the way
-                in, as `doctor --fix` does; `off` takes them as they are.
+            align: `check` trains on no pairs that cannot be learned from; `auto` mends them on the way in, as
+                `doctor --fix` does; `off` takes them as they are.
         """
         super().__init__()
         if sample_rate < 1 or context_seconds < 0:
@@ -258,7 +258,8 @@ class PairedDataModule(pl.LightningDataModule):
         return Path(self._folder.name, kind, split)
 
     def _admitted(self, paths: tuple[Path, Path], split: str) -> Pair:
-        if self.align == "off":
+        trains = split == "train" or "train" in self.pairs
+        if self.align == "off" or (self.align == "check" and not trains):
             return check_pair(*paths)
         admitted = admit_checked(*paths) if self.align == "check" else self._mended(paths, split)
         sentences = [f"{one.evidence} {one.cure}" for one in admitted.harms]
