@@ -10,10 +10,12 @@ from klann_lightning.data.audio import read_audio
 from klann_lightning.data.signals import dry_signal
 from klann_lightning.doctor.character import characterise, findings_of
 from klann_lightning.doctor.findings import worst
+from klann_lightning.doctor.intake import inspect
 from klann_lightning.doctor.linear import esr_best_gain, esr_best_linear, long_filter, short_filter
-from klann_lightning.doctor.material import material_of
+from klann_lightning.doctor.material import Material, material_of
 
 RATE = 44100
+ENOUGH = Material(60.0, 50.0, 40.0, 20000.0)
 KIND_OF = {
     "clean": "clean",
     "linear": "linear",
@@ -103,19 +105,19 @@ def test_kinds_under_noise(dry, name):
 @pytest.mark.parametrize("device", REAL)
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_real_recordings_have_their_kind_and_no_alarm(recordings, split, device):
-    x, y = (
-        read_audio(recordings / split / f"{device}-{side}.wav").astype(float) for side in ("input", "target")
-    )
+    paths = [recordings / split / f"{device}-{side}.wav" for side in ("input", "target")]
+    x, y = (read_audio(path).astype(float) for path in paths)
     character = characterise(x, y, RATE)
     assert character.kind == REAL[device], character.kind_evidence
-    found = findings_of(character, material_of(x, RATE))
+    track, _ = inspect(paths[0], "input")
+    found = findings_of(character, material_of(track, x))
     assert worst(found) in (None, "note"), found
 
 
 def test_findings_name_what_follows(dry):
     def names(wet):
         character = characterise(dry, wet, RATE)
-        return {finding.name: finding for finding in findings_of(character, material_of(dry, RATE))}
+        return {finding.name: finding for finding in findings_of(character, ENOUGH)}
 
     assert "nothing_to_learn" in names(-0.5 * dry)
     assert "linear_device" in names(eq(dry, RATE))
@@ -131,7 +133,7 @@ def test_what_is_too_short_or_silent_is_not_told(samples):
     for source, target in ((x, np.zeros_like(x)), (np.zeros_like(x), x), (x, np.tanh(9 * x))):
         character = characterise(source, target, RATE)
         assert character.kind in ("unknown", "distortion", "compressor", "reverb")
-        findings_of(character, material_of(source, RATE))
+        findings_of(character, ENOUGH)
 
 
 def test_lengths_must_agree():
