@@ -89,7 +89,11 @@ def test_a_folder_in_one_table(pair, tmp_path, capsys):
     assert said.splitlines()[-1] == "2 pairs: 1 blocked, 0 harmed, 1 ready"
 
 
-def test_split(pair, tmp_path, capsys):
+def test_split(tmp_path, capsys):
+    pair = tmp_path / "long-input.wav", tmp_path / "long-target.wav"
+    dry = dry_signal(14.0, RATE, 7)
+    write_audio(pair[0], dry, RATE)
+    write_audio(pair[1], EFFECTS["comp"](dry, RATE), RATE)
     status(*pair, "--split", "40/30/30", "--to", tmp_path / "root" / "amp")
     parts = [tmp_path / "root" / split / "amp-input.wav" for split in ("train", "val", "test")]
     lengths = [check_pair(part, part.with_name("amp-target.wav")).frames for part in parts]
