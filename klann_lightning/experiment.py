@@ -209,7 +209,7 @@ class Experiment(LightningCLI):
     def instantiate_classes(self) -> None:
         """A checkpoint's takes and those that are mended now get one delay."""
         super().instantiate_classes()
-        self.datamodule.known = self._mended
+        self.datamodule.recipes = self._mended
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With our checkpoint files; ConfigError for devices that are not there."""
@@ -297,5 +297,5 @@ def recordings_of(config: Mapping[str, Any], checkpoint: Path | None = None) -> 
     parser.add_class_arguments(PairedDataModule, "data")
     data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
     if checkpoint:
-        data.known = mended_as(checkpoint, read_checkpoint(checkpoint))
+        data.recipes = mended_as(checkpoint, read_checkpoint(checkpoint))
     return data

@@ -9,7 +9,7 @@ from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
 from klann_lightning.doctor.mend import lay_back
 from klann_lightning.doctor.recipe import WHOLE, Recipe, Recipes
 from klann_lightning.errors import ConfigError, PairError
-from klann_lightning.training.checkpoints import load_model, mended_as, read_checkpoint
+from klann_lightning.training.checkpoints import mended_as, model_of, read_checkpoint
 
 
 def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: bool) -> str:
@@ -17,14 +17,14 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
 
     Raises PairError for a recording of another rate, ConfigError where `as_recorded` cannot be.
     """
-    model = load_model(checkpoint)
+    content = read_checkpoint(checkpoint)
+    model, recipes = model_of(checkpoint, content), mended_as(checkpoint, content)
     rate, frames, _ = audio_info(source)
     if rate != model.sample_rate:
         raise PairError(
             f"{source} is {rate} Hz, the model of {checkpoint} was trained at {model.sample_rate} Hz. "
             f"Resample {source.name} to {model.sample_rate} Hz and run again."
         )
-    recipes = mended_as(checkpoint, read_checkpoint(checkpoint))
     recipe = _recipe_for(source, frames, recipes) if as_recorded else None
     played = model.play(torch.from_numpy(samples)[None] for samples in iter_audio(source, block))
     blocks = (part[0].numpy() for part in played)

@@ -236,7 +236,7 @@ def test_scores_of_a_checkpoint_are_those_of_its_training(trained, monkeypatch):
     config, checkpoint = trained / "config.yaml", trained / "stage-1-time.ckpt"
     words = ["test", "--config", str(config), "--ckpt_path", str(checkpoint)]
     run = Experiment(words)
-    assert run.datamodule.recipes["test"]["odd"].delay == run.datamodule.known["train"]["odd"].delay
+    assert run.datamodule.recipes["test"]["odd"].delay == run.datamodule.recipes["train"]["odd"].delay
     scores = json.loads((trained / "scores.json").read_text())
     expected = next(row["esr_db"] for row in scores if row["name"] == "stage-1-time")
     assert float(run.trainer.callback_metrics["test/esr_db"]) == pytest.approx(expected, abs=1e-4)

@@ -166,8 +166,7 @@ class PairedDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.align = align
         self.pairs: dict[str, list[Pair]] = {}
-        self.recipes: Recipes = {}  # how they were mended
-        self.known: Recipes = {}  # how they were for the training that is gone on with, or scored
+        self.recipes: Recipes = {}  # how they were mended, here or for a checkpoint
         self._said: set[str] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # of what is not as recorded
 
@@ -219,10 +218,7 @@ class PairedDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """How the recordings were mended, for checkpoints."""
-        return dump_recipes(self.recipes)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: `known` has brought it, before the recordings were looked at."""
+        return dump_recipes(self.recipes) if self.align == "auto" else {}
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -272,11 +268,9 @@ class PairedDataModule(pl.LightningDataModule):
         return admitted.pair
 
     def _mended(self, paths: tuple[Path, Path], split: str) -> Admitted:
-        name, known = paths[0].stem.removesuffix("-input"), {**self.known, **self.recipes}
-        own = known.get(split, {}).get(name)
-        others = [
-            one for recipes in known.values() for other, one in recipes.items() if self._kin(other, name)
-        ]
+        name, everyone = paths[0].stem.removesuffix("-input"), self.recipes.values()
+        own = self.recipes.get(split, {}).get(name)
+        others = [one for each in everyone for other, one in each.items() if self._kin(other, name)]
         rate = self.sample_rate if self.resample else None
         admitted = admit_mended(*paths, rate, own, others, lambda: self._place_of("mended", split))
         if admitted.recipe:

@@ -43,12 +43,10 @@ def admit_checked(input_path: Path, target_path: Path) -> Admitted:
             raise
         raise PairError(error.evidence, f"{error.cure} {AUTO}.", error.name) from error
     judged = verdict(input_path, target_path)
-    found = [one for one in judged.findings if one.name not in ELSEWHERE]
-    for one in found:
-        if one.severity == "blocks":
+    for one in judged.findings:
+        if one.severity == "blocks" and one.name not in ELSEWHERE:
             auto = f"{AUTO}; " if one.name in MENDED else ""
-            cure = f"{one.cure} {auto}--data.align off trains on it as it is."
-            raise PairError(_named(one, input_path, target_path), cure, one.name)
+            raise _refusal(one, input_path, target_path, f" {auto}--data.align off trains on it as it is.")
     harms = [one for one in judged.findings if one.severity == "harms" or one.name in ELSEWHERE]
     return Admitted(pair, None, harms, [])
 
@@ -69,14 +67,11 @@ def admit_mended(
     """
     judged = verdict(input_path, target_path)
     found = [one for one in judged.findings if one.name not in (*ELSEWHERE, *MENDED, *CHANNELS)]
-    for one in found:
-        if one.severity == "blocks":
-            raise PairError(_named(one, input_path, target_path), one.cure, one.name)
-    harms = [one for one in judged.findings if one in found and one.severity == "harms"]
+    for one in found:  # swapped is what has nothing in common as it is
+        if one.severity == "blocks" or (one.name == "swapped" and judged.found is None):
+            raise _refusal(one, input_path, target_path)
+    harms = [one for one in found if one.severity == "harms"]
     if judged.found is None:
-        for one in harms:
-            if one.name == "swapped":  # and one has nothing to do with the other as they are
-                raise PairError(_named(one, input_path, target_path), one.cure, one.name)
         short = [one for one in judged.findings if one.name in ELSEWHERE]
         return Admitted(check_pair(input_path, target_path), None, [*harms, *short], [])
     infos = audio_info(input_path), audio_info(target_path)
@@ -135,8 +130,9 @@ def _agreed(judged: Verdict, others: Sequence[Recipe], rate: int) -> Alignment:
     return own._replace(delay=nearest, drift_ppm=0.0, jumps=())
 
 
-def _named(finding: Finding, input_path: Path, target_path: Path) -> str:
-    """Its evidence, which among many pairs must say of which it is."""
-    if any(shown(path) in finding.evidence for path in (input_path, target_path)):
-        return finding.evidence
-    return f"{shown(target_path)}: {finding.evidence[0].lower()}{finding.evidence[1:]}"
+def _refusal(finding: Finding, input_path: Path, target_path: Path, more: str = "") -> PairError:
+    """A finding as an error, which among many pairs must say of which it is."""
+    evidence = finding.evidence
+    if not any(shown(path) in evidence for path in (input_path, target_path)):
+        evidence = f"{shown(target_path)}: {evidence[0].lower()}{evidence[1:]}"
+    return PairError(evidence, f"{finding.cure}{more}", finding.name)

@@ -146,7 +146,8 @@ def _coarse(x: Source, y: Source, clicks: Clicks | None) -> tuple[list[Candidate
             continue
         at = round(offset * window) - far
         for one in candidates(own, late, 2 * far, at, clicks and clicks.delay):
-            if at <= one.delay <= at + 2 * far and _common(x, y, one.delay) >= least:
+            first, last = answered(x, y, one.delay)
+            if at <= one.delay <= at + 2 * far and last - first >= least:
                 found.append((one, start))
     if not found:
         return [], 0, 0
@@ -188,11 +189,6 @@ def _steady(
     first, last = max(bounds.tolist(), key=lambda run: run[1] - run[0])
     ranked = [near[winner], *(one for one in near if one is not near[winner]), *others]
     return ranked, (edges[first], edges[last] - edges[first])
-
-
-def _common(x: Source, y: Source, delay: int) -> int:
-    """Samples that both have where y is late by `delay`."""
-    return min(x.frames, y.frames - delay) - max(0, -delay)
 
 
 def _answered(x: Source, y: Source, delay: int, start: int, frames: int) -> tuple[int, int]:

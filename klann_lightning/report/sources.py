@@ -15,12 +15,8 @@ from klann_lightning.errors import ConfigError
 from klann_lightning.runs import CONFIG
 from klann_lightning.training.checkpoints import load_model
 
-DEFAULTS = {
-    "root": "data",
-    "resample": False,
-    "context_seconds": 1.0,
-    "align": "check",
-}  # where nothing says otherwise
+# Where nothing says otherwise.
+DEFAULTS = {"root": "data", "resample": False, "context_seconds": 1.0, "align": "check"}
 STAGES = "stage-*.ckpt"
 
 

@@ -103,7 +103,11 @@ def write_weights(
 
 def load_model(checkpoint: Path) -> AudioModel:
     """The trained model of a checkpoint, on the CPU, ready to play; CheckpointError says why not."""
-    content = read_checkpoint(checkpoint)
+    return model_of(checkpoint, read_checkpoint(checkpoint))
+
+
+def model_of(checkpoint: Path, content: Mapping[str, Any]) -> AudioModel:
+    """As `load_model`, of a checkpoint that has been read."""
     with _explained(checkpoint, content), torch.random.fork_rng(devices=[]):
         parser, config = _parsed({"model": AudioModel}, {"model": dict(content["hyper_parameters"]["model"])})
         model: AudioModel = parser.instantiate(config)["model"]
