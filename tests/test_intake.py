@@ -18,6 +18,7 @@ from klann_lightning.data.devices import DEVICES, simulate
 from klann_lightning.doctor import intake
 from klann_lightning.doctor.findings import SEVERITIES, worst
 from klann_lightning.doctor.intake import Track, inspect
+from klann_lightning.doctor.samples import find_gaps
 
 FUZZ_SECONDS = float(os.environ.get("KLANN_FUZZ_SECONDS", "5"))
 
@@ -161,6 +162,13 @@ def test_runs_and_gaps_go_on_from_block_to_block(block, tmp_path, monkeypatch):
     assert (track.longest_zeros, track.longest_zeros_at) == (400, 65400)
 
 
+@pytest.mark.parametrize("rate", [1000, 2000, 8191, 11025, 44100, 192_000, 768_000])
+def test_gaps_at_any_rate(rate):
+    hole = max(rate // 1000, 4)
+    x = with_holes(sound(), (60_000, hole)).astype(np.float32)
+    assert [(gap.start, gap.length) for gap in find_gaps(x, rate)] == [(60_000, hole)]
+
+
 def test_zeros_at_the_ends(tmp_path):
     x = np.concatenate([np.zeros(70_000), sound(), np.zeros(30_000)])
     x[[70_000, -30_001]] = 0.1
@@ -226,6 +234,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
 # Fuzz
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_random_bytes_never_crash_or_hang(tmp_path):
     """In a process of its own. Where this fails, the file that did it is named, and still there."""
     command = [sys.executable, str(Path(__file__).with_name("fuzzed.py")), str(tmp_path), str(FUZZ_SECONDS)]
@@ -234,5 +243,5 @@ def test_random_bytes_never_crash_or_hang(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["files"] > 20 * FUZZ_SECONDS
     assert summary["slowest_s"] < 10
-    assert summary["memory_mb"] < 1000
+    assert summary["memory_mb"] < 500
     assert set(summary["ends"]) >= {"unreadable", "truncated"}

@@ -500,6 +500,7 @@ def test_a_missing_sound_is_told_in_the_bar(watch, tmp_path: Path):
     expect(alert).to_have_text("The browser cannot decode audio/drums-small.flac (KLANN small).")
     play(watched, "Target")
     expect(alert).to_be_empty()
+    watched.close()  # after which no more of them come
     assert all("ERR_FILE_NOT_FOUND" in fault for fault in watched.faults)
     watched.faults.clear()
 

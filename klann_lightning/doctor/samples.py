@@ -178,6 +178,7 @@ def find_gaps(x: Block, sample_rate: int) -> list[Gap]:
     """Short runs of zeros that break off a sound, and into which or out of which it jumps."""
     shortest, longest = (max(round(seconds * sample_rate), 4) for seconds in GAP_SECONDS)
     beside = max(round(BESIDE_GAP_SECONDS * sample_rate), 8)
+    close = beside // 5
     sounding = np.flatnonzero(x)
     lengths = np.diff(sounding) - 1
     gaps = []
@@ -188,7 +189,7 @@ def find_gaps(x: Block, sample_rate: int) -> list[Gap]:
         sides = np.stack([x[start - beside : start], x[end : end + beside]]).astype(np.float64)
         if np.count_nonzero(sides, axis=1).min() < 0.9 * beside:
             continue
-        near = np.stack([sides[0, -beside // 5 :], sides[1, : beside // 5]])
+        near = np.stack([sides[0, -close:], sides[1, :close]])
         levels, near_levels = (np.sqrt(np.square(part).mean(axis=1)) for part in (sides, near))
         if (near_levels < FADED * levels).any():
             continue
