@@ -81,6 +81,15 @@ def test_lost_and_repeated_samples(dry, by):
     assert abs(found.delay) < 0.1
 
 
+def test_samples_lost_where_the_sound_repeats():
+    """A note of the bass has a period of 441 samples, and goes on as if nothing were missing."""
+    dry = dry_signal(10.0, RATE, 7)
+    wet = EFFECTS["comp"](dry, RATE)
+    found = aligned(dry, np.concatenate([wet[:200_000], wet[200_441:]])).alignment
+    assert [jump.by for jump in found.jumps] == [-441]
+    assert abs(found.delay) < 0.1
+
+
 def test_far_away(dry):
     """A recorder that was started seconds before the other."""
     wet = EFFECTS["eq"](dry, RATE)

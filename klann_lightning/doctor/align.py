@@ -219,6 +219,8 @@ def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clo
         if len(soundings) < 4:
             return None, fine
         found = clock(ear, soundings, drift)
+        if abs(found.drift) > MOST_DRIFT:  # few soundings, of which some are wrong
+            return None, fine
         done = abs(found.drift - drift) * x.frames < 0.5
         drift, delay = found.drift, found.delay_at(at)
         if done:
@@ -228,8 +230,6 @@ def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clo
         if not found.jumps:
             again = _fine(x.read(start, frames), y, start, found.delay_at(start + frames / 2), drift)
             fine = again or fine
-    if found and abs(found.drift) > MOST_DRIFT:  # few soundings, of which some are wrong
-        return None, fine
     if found and (abs(found.drift) < DRIFT_SEEN or abs(found.drift) < DRIFT_SIGMAS * found.drift_sd):
         found = found._replace(drift=0.0, delay=found.delay + found.drift * at)
     return found, fine

@@ -178,8 +178,9 @@ def clock(ear: Ear, soundings: Sequence[Sounding], drift: float) -> Clock:
         for step in _steps(at, delay)
         if _is_jump(
             ear,
-            _usual(soundings[max(step - apart - 3, 0) : max(step - apart, 1)]),
-            _usual(soundings[min(step + apart, len(at) - 1) : step + apart + 3]),
+            soundings[max(step - apart - 3, 0) : max(step - apart, 1)],
+            soundings[min(step + apart, len(at) - 1) : step + apart + 3],
+            _slope(at, delay),
         )
     ]
     slope, offsets, sd = _lines(at, delay, weight, _groups(steps, len(at)))
@@ -199,26 +200,22 @@ def _groups(steps: Sequence[int], count: int) -> NDArray[np.intp]:
     return np.searchsorted(np.asarray(steps, int), np.arange(count), side="right")
 
 
-def _usual(soundings: Sequence[Sounding]) -> Sounding:
-    """The one with the middle delay: a single one may be wrong."""
-    return sorted(soundings, key=lambda one: one.delay)[len(soundings) // 2]
+def _is_jump(ear: Ear, before: Sequence[Sounding], after: Sequence[Sounding], drift: float) -> bool:
+    """Whether two delays explain the windows on both sides together better than either of them alone."""
+    starts = [round(one.at - WINDOW / 2) for one in (*before, *after)]
+    shapes = features(np.concatenate([ear.x.read(start, WINDOW) for start in starts]))
+    # the middle one of each side: a single one may be wrong
+    first, last = (float(np.median([one.delay - drift * one.at for one in side])) for side in (before, after))
 
-
-def _is_jump(ear: Ear, before: Sounding, after: Sounding) -> bool:
-    """Whether two delays explain two windows together better than either of them alone."""
-    starts = [round(one.at - WINDOW / 2) for one in (before, after)]
-    own = np.concatenate([ear.x.read(start, WINDOW) for start in starts])
-    shapes = features(own)
-
-    def explained(*delays: float) -> float:
+    def explained(delays: Sequence[float]) -> float:
         late = [
-            read_along(ear.y, start, WINDOW, delay, 0.0)
-            for start, delay in zip(starts, map(round, delays), strict=True)
+            read_along(ear.y, start, WINDOW, round(delay + drift * one.at), 0.0)
+            for start, delay, one in zip(starts, delays, (*before, *after), strict=True)
         ]
         return information(shapes, np.concatenate(late), 0)
 
-    alone = max(explained(before.delay, before.delay), explained(after.delay, after.delay))
-    return explained(before.delay, after.delay) > 1.05 * alone + 0.02
+    alone = max(explained([delay] * len(starts)) for delay in (first, last))
+    return explained([first] * len(before) + [last] * len(after)) > 1.05 * alone + 0.02
 
 
 def _place(ear: Ear, first: float, last: float, delays: tuple[float, float], drift: float) -> int:
@@ -232,8 +229,7 @@ def _place(ear: Ear, first: float, last: float, delays: tuple[float, float], dri
 
 def _steps(at: Samples, delay: Samples) -> list[int]:
     """Indices from which on the delay is another one, drift aside."""
-    slope = float(np.median(np.diff(delay) / np.diff(at)))
-    level = delay - slope * at
+    level = delay - _slope(at, delay) * at
     noise = 1.4826 * float(np.median(np.abs(np.diff(level)))) + 0.05
     found = []
     for index in range(1, len(level)):
@@ -243,6 +239,10 @@ def _steps(at: Samples, delay: Samples) -> list[int]:
         if min(abs(by), edge) > max(LEAST_JUMP, 6 * noise) and len(after) > 1 and len(before) > 1:
             found.append(index)
     return [index for index in found if index - 1 not in found]
+
+
+def _slope(at: Samples, delay: Samples) -> float:
+    return float(np.median(np.diff(delay) / np.diff(at)))
 
 
 def _lines(
