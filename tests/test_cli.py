@@ -11,7 +11,7 @@ import torch
 from conftest import error_db
 from test_stages import TIME, fit
 
-from klann_lightning.cli import main
+from klann_lightning.cli import main, run
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError, PairError
 from klann_lightning.training.checkpoints import load_model
@@ -153,18 +153,22 @@ def test_help_names_every_command():
         (["test", "--config", SWEEPS / "la2a.yaml", "--ckpt_path", "no.ckpt"], "no such checkpoint: no.ckpt"),
     ],
 )
-def test_a_mistake_is_one_clear_line(words, said, tmp_path, monkeypatch):
+def test_a_mistake_is_one_clear_line(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    done = shell(*words)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    monkeypatch.setattr(sys, "argv", ["klann_lightning", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 2
+    printed, told = capsys.readouterr()
+    assert printed == ""
+    (line,) = told.splitlines()
     assert line.startswith("error: ")
     assert said in line
     assert not list(tmp_path.iterdir())  # nothing is left behind
 
 
 def test_a_wrong_value_in_a_config_is_one_clear_line(tmp_path):
+    """As a shell shows it."""
     (tmp_path / "wrong.yaml").write_text(
         "model:\n  stages:\n    - {name: time, weights: {essr: 1.0}, epochs: 3}\n"
     )

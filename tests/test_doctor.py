@@ -22,7 +22,7 @@ OF_THE_DEVICE = ("nothing_to_learn", "linear_device", "modulation", "noisy_targe
 
 @pytest.fixture(scope="module")
 def sounds():
-    dry = dry_signal(12.0, RATE, 7)
+    dry = dry_signal(10.0, RATE, 7)
     return dry, EFFECTS["comp"](dry, RATE)
 
 
@@ -110,7 +110,7 @@ def test_figure(pair, tmp_path, capsys):
     ("change", "name"),
     [
         (lambda dry, wet: (dry, dry), "same_file"),
-        (lambda dry, wet: (dry, dry_signal(12.0, RATE, 8)), "unrelated"),
+        (lambda dry, wet: (dry, dry_signal(10.0, RATE, 8)), "unrelated"),
         (lambda dry, wet: (dry, -wet), "inverted"),
         (lambda dry, wet: (EFFECTS["octave"](dry, RATE), dry), "swapped"),
         (lambda dry, wet: (dry, wet[:-1000]), "lengths_differ"),

@@ -99,11 +99,11 @@ def found(trials: list[optuna.trial.FrozenTrial]) -> list[tuple]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "postgres"])
 def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
-    """Four workers, two of them killed in mid-trial: every trial ends once, those two by a second attempt."""
+    """Three workers, two of them killed in mid-trial: each trial ends once, those two by a second attempt."""
     search = Search(tmp_path, root, epochs=150, space={**LIFT, **SMALL_STEPS})
     urls = {"sqlite": search.url, "journal": f"journal://{tmp_path / 'study.log'}"}
     url = urls.get(kind) or request.getfixturevalue("postgres").url
-    process = search.start("--trials=6", "--workers=4", f"--storage={url}")
+    process = search.start("--trials=4", "--workers=3", f"--storage={url}")
     workers: list[int] = []
 
     def two_are_killed() -> bool:
@@ -120,8 +120,8 @@ def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
     trials = search.trials(url)
     killed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
     assert {worker_of(trials[number]) for number in killed} == set(workers)
-    assert len(trials) == 8
-    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 6
+    assert len(trials) == 6
+    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 4
     for slot in slots(trials):
         first, *again = slot
         assert (first.number in killed) == bool(again)
@@ -134,7 +134,7 @@ def test_killed_workers_lose_no_trial(kind, root, tmp_path, request):
             assert f"--ckpt_path={former}" in (search.training(again[0].number) / "fit.log").read_text()
             assert "is gone" in (search.training(first.number) / "fit.log").read_text()
     assert printed.count("was ended by SIGKILL; another takes its place") == 2
-    assert "6 complete" in printed
+    assert "4 complete" in printed
 
 
 def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_path):
@@ -145,24 +145,24 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_path):
         for name in made(tmp_path, "whole", "parts")
     ]
     whole, parts = searches
-    uninterrupted = whole.start("--trials=4")
+    uninterrupted = whole.start("--trials=3")
     parts.run("--trials=1")
     (first,) = parts.trials()
-    process = parts.start("--trials=4")
+    process = parts.start("--trials=3")
     wait_until(parts.under_way, 120)
     process.send_signal(signal.SIGINT)
     printed, said = process.communicate(timeout=60)
     assert process.returncode == 130, printed + said
     assert "the same command goes on" in printed
     states = [trial.state for trial in parts.trials()]
-    assert states == [TrialState.COMPLETE, *[TrialState.WAITING] * 3]
-    parts.run("--trials=4")
+    assert states == [TrialState.COMPLETE, *[TrialState.WAITING] * 2]
+    parts.run("--trials=3")
     uninterrupted.communicate(timeout=300)
     assert "--ckpt_path=" in (parts.training(1) / "fit.log").read_text()
     assert found(parts.trials())[0] == found([first])[0]
     assert found(parts.trials()) == found(whole.trials())
     before = (parts.folder / "leaderboard.csv").read_text()
-    assert "4 complete" in parts.run("--trials=4"), "it is done, and says so again"
+    assert "3 complete" in parts.run("--trials=3"), "it is done, and says so again"
     assert (parts.folder / "leaderboard.csv").read_text() == before
 
 

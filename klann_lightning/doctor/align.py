@@ -20,7 +20,15 @@ from klann_lightning.doctor.clocks import (
     read_along,
     steer,
 )
-from klann_lightning.doctor.coarse import CLICKS, SEGMENT, Candidate, candidates, features, information
+from klann_lightning.doctor.coarse import (
+    CLICKS,
+    SEGMENT,
+    Candidate,
+    Judge,
+    candidates,
+    features,
+    information,
+)
 from klann_lightning.doctor.fine import Fine, refine
 from klann_lightning.doctor.levels import WINDOW_SECONDS, busiest, levels, offsets
 from klann_lightning.doctor.source import Source
@@ -141,13 +149,13 @@ def _coarse(x: Source, y: Source, clicks: Clicks | None) -> tuple[list[Candidate
         )
         own = x.read(start, frames)
         far = REACH if offset == 0 else FAR_REACH
-        late = y.read(start + round(offset * window) - far, frames + 2 * far)
+        at = round(offset * window) - far
+        late, recorded = y.read(start + at, frames + 2 * far), y.recorded(start + at, frames + 2 * far)
         if not own.any() or not late.any():
             continue
-        at = round(offset * window) - far
-        for one in candidates(own, late, 2 * far, at, clicks and clicks.delay):
+        for one in candidates(own, late, 2 * far, at, clicks and clicks.delay, recorded):
             first, last = answered(x, y, one.delay)
-            if at <= one.delay <= at + 2 * far and last - first >= least:
+            if last - first >= least:
                 found.append((one, start))
     if not found:
         return [], 0, 0
@@ -173,9 +181,10 @@ def _steady(
     near = [one for one in ranked if one.information > LIKELY * most][:RIVALS]
     others = [one for one in ranked if one not in near]
     shapes, edges = features(own), [*range(0, max(len(own) - BLOCK, 1), BLOCK), len(own)]
+    parts = [(a, b - a, Judge(shapes[:, a:b])) for a, b in pairwise(edges)]
     told = np.array(
         [
-            [information(shapes[:, a:b], y.read(start + a + one.delay, b - a), 0) for a, b in pairwise(edges)]
+            [judge.information(y.read(start + a + one.delay, length), 0) for a, length, judge in parts]
             for one in near
         ]
     )

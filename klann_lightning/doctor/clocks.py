@@ -9,7 +9,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.ndimage import uniform_filter1d
 
 from klann_lightning.doctor.alignment import Jump
-from klann_lightning.doctor.coarse import candidates, features, flat, information
+from klann_lightning.doctor.coarse import Judge, candidates, features, flat, information
 from klann_lightning.doctor.fine import Fine, locate
 from klann_lightning.doctor.source import Source
 from klann_lightning.doctor.warp import Line, warp
@@ -67,6 +67,8 @@ class Ear(NamedTuple):
         not found as expected is it sought within `reach`.
         """
         frames = min(WINDOW, self.x.frames - start)
+        if drift == 0:  # y is read as it is
+            expected = round(expected)
         own, middle = self.x.read(start, frames), start + frames / 2
         late = read_along(self.y, start - reach, frames + 2 * reach, expected - drift * middle, drift)
         if not own.any() or not late.any():
@@ -75,7 +77,7 @@ class Ear(NamedTuple):
         if found is None or found.information < ENOUGH * self.fine.information or found.peak < CLEAR:
             usual = information(features(own), late, reach)
             for other in candidates(own, late, 2 * reach):
-                if other.delay >= 0 and other.information > PREFERENCE * usual + 0.02:
+                if other.information > PREFERENCE * usual + 0.02:
                     found = self._at(own, late, other.delay) or found
                     break
         if found is None or found.sd > BAD or found.peak < LEAST_PEAK:
@@ -203,16 +205,18 @@ def _groups(steps: Sequence[int], count: int) -> NDArray[np.intp]:
 def _is_jump(ear: Ear, before: Sequence[Sounding], after: Sequence[Sounding], drift: float) -> bool:
     """Whether two delays explain the windows on both sides together better than either of them alone."""
     starts = [round(one.at - WINDOW / 2) for one in (*before, *after)]
-    shapes = features(np.concatenate([ear.x.read(start, WINDOW) for start in starts]))
+    judge = Judge(features(np.concatenate([ear.x.read(start, WINDOW) for start in starts])))
     # the middle one of each side: a single one may be wrong
     first, last = (float(np.median([one.delay - drift * one.at for one in side])) for side in (before, after))
+    if abs(last - first) < LEAST_JUMP:
+        return False
 
     def explained(delays: Sequence[float]) -> float:
         late = [
             read_along(ear.y, start, WINDOW, round(delay + drift * one.at), 0.0)
             for start, delay, one in zip(starts, delays, (*before, *after), strict=True)
         ]
-        return information(shapes, np.concatenate(late), 0)
+        return judge.information(np.concatenate(late), 0)
 
     alone = max(explained([delay] * len(starts)) for delay in (first, last))
     return explained([first] * len(before) + [last] * len(after)) > 1.05 * alone + 0.02

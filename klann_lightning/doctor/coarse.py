@@ -50,11 +50,17 @@ def features(x: Samples) -> Samples:
 
 
 def candidates(
-    x: Samples, y: Samples, reach: int, origin: int = 0, clicks: int | None = None
+    x: Samples,
+    y: Samples,
+    reach: int,
+    origin: int = 0,
+    clicks: int | None = None,
+    recorded: tuple[int, int] | None = None,
 ) -> list[Candidate]:
-    """Delays within -reach to reach that some method proposes, the one that explains most first.
+    """Delays from 0 to `reach` that some method proposes, the one that explains most first.
 
     x, y: [T] each. `origin` is added to all delays that are returned. `clicks`: what clicks propose.
+    `recorded`: see `Judge.information`.
     """
     shapes = features(x)
     found: dict[int, set[str]] = {}
@@ -66,37 +72,62 @@ def candidates(
         found.setdefault(lag, set()).add("plain")
     for lag in _peaks(_onsets(x, y), reach // HOP, ONSET_TOP, 3):
         found.setdefault(lag * HOP, set()).add("onsets")
-    if clicks is not None and abs(clicks - origin) <= reach:
+    if clicks is not None and 0 <= clicks - origin <= reach:
         found.setdefault(clicks - origin, set()).add(CLICKS)
-    judged = [(information(shapes, y, lag), lag, names) for lag, names in found.items()]
+    judge = Judge(shapes)
+    judged = [(judge.information(y, lag, recorded), lag, names) for lag, names in found.items()]
     judged.sort(key=lambda one: (-one[0], one[1]))
     return [Candidate(origin + lag, told, frozenset(names)) for told, lag, names in judged]
 
 
-def information(shapes: Samples, y: Samples, delay: int) -> float:
-    """Mean over frequency of -log(1 - coherence), coherence of y with all `shapes` [J, T] at once.
+class Judge:
+    """How much of a target the shapes of one input explain, whatever the delay."""
 
-    For Gaussian signals that is twice their mutual information per frequency. What J shapes explain of noise
-    by chance is subtracted.
-    """
-    starts = segment_starts(shapes.shape[-1], len(y), delay, SEGMENT, SEGMENTS)
-    if len(starts) < 8:
-        return 0.0
+    def __init__(self, shapes: Samples) -> None:
+        """`shapes`: [J, T]. Their spectra are computed once, for all delays."""
+        self._starts = segment_starts(shapes.shape[-1], shapes.shape[-1], 0, SEGMENT, SEGMENTS)
+        self._chance = len(shapes) / 0.6
+        self._own = np.stack([_segments(shape, self._starts) for shape in shapes], 1)
+        self._covariance = self._own.conj() @ self._own.transpose(0, 2, 1)
+        trace = np.einsum("fjj->f", self._covariance).real
+        ridge = 1e-6 * trace + 1e-12 * trace.max(initial=0) + 1e-300
+        self._covariance += ridge[:, None, None] * np.eye(len(shapes))
+
+    def information(self, y: Samples, delay: int, recorded: tuple[int, int] | None = None) -> float:
+        """Mean over frequency of -log(1 - coherence), coherence of y with all shapes at once.
+
+        For Gaussian signals that is twice their mutual information per frequency. What J shapes explain of
+        noise by chance is subtracted. `recorded`: the first sample of y and the one after the last that
+        are more than padding; an end that is not known to be one would be a click.
+        """
+        first, last = recorded or (0, len(y))
+        at = self._starts + delay
+        there = (at >= first) & (at + SEGMENT <= last)
+        count = np.count_nonzero(there)
+        if count < 8:
+            return 0.0
+        own, covariance = self._own, self._covariance
+        if count < len(there):
+            missing = own[:, :, ~there]
+            own, covariance = own[:, :, there], covariance - missing.conj() @ missing.transpose(0, 2, 1)
+        late = _segments(y, at[there])[..., None]
+        power = np.square(np.abs(late)).sum((1, 2))
+        cross = own.conj() @ late
+        explained = (cross.conj() * np.linalg.solve(covariance, cross)).sum((1, 2)).real
+        coherence = np.clip(explained / (power + 1e-300), 0, 1 - 1e-9)
+        return float(np.mean(-np.log1p(-coherence)) - self._chance / count)
+
+
+def _segments(x: Samples, starts: NDArray[np.intp]) -> NDArray[np.complex128]:
+    """Spectra of the segments from `starts` on -> [frequency, segment]."""
     window = np.hanning(SEGMENT + 1)[:SEGMENT]
-    at = starts[:, None] + np.arange(SEGMENT)
-    late = rfft(y[at + max(delay, 0)] * window, axis=1)
-    own = np.stack([rfft(shape[at + max(-delay, 0)] * window, axis=1) for shape in shapes], -1)
-    own = own.transpose(1, 0, 2)  # [frequency, segment, shape]
-    late = late.T[..., None]
-    power = np.square(np.abs(late)).sum((1, 2))
-    matrix = own.conj().transpose(0, 2, 1) @ own
-    cross = own.conj().transpose(0, 2, 1) @ late
-    trace = np.einsum("fjj->f", matrix).real
-    ridge = 1e-6 * trace + 1e-12 * trace.max() + 1e-300
-    weights = np.linalg.solve(matrix + ridge[:, None, None] * np.eye(len(shapes)), cross)
-    explained = (cross.conj() * weights).sum((1, 2)).real
-    coherence = np.clip(explained / (power + 1e-300), 0, 1 - 1e-9)
-    return float(np.mean(-np.log1p(-coherence)) - len(shapes) / (0.6 * len(starts)))
+    spectra: NDArray[np.complex128] = rfft(x[starts[:, None] + np.arange(SEGMENT)] * window, axis=1)
+    return np.ascontiguousarray(spectra.T)
+
+
+def information(shapes: Samples, y: Samples, delay: int) -> float:
+    """What all `shapes` [J, T] explain of y, late by `delay`: see `Judge`."""
+    return Judge(shapes).information(y, delay)
 
 
 def segment_starts(x_frames: int, y_frames: int, delay: int, size: int, most: int) -> NDArray[np.intp]:
@@ -109,7 +140,7 @@ def segment_starts(x_frames: int, y_frames: int, delay: int, size: int, most: in
 
 
 def _whitened(shapes: Samples, y: Samples) -> Samples:
-    """Correlation of each shape with y, spectra made even; lag k at index k, negative ones from the end."""
+    """Correlation of each shape with y, spectra made even; lag k at index k."""
     size = next_fast_len(shapes.shape[-1] + len(y), real=True)
 
     def white(signal: Samples) -> NDArray[np.complex128]:
@@ -167,14 +198,13 @@ def _rises(x: Samples) -> Samples:
 
 
 def _peaks(correlation: Samples, reach: int, top: int, guard: int) -> list[int]:
-    """The lags of the highest peaks of either sign, highest first."""
-    reach = min(reach, (len(correlation) - 1) // 2)
-    sizes = np.abs(np.concatenate([correlation[len(correlation) - reach :], correlation[: reach + 1]]))
+    """The lags, from 0 to `reach`, of the highest peaks of either sign, highest first."""
+    sizes = np.abs(correlation[: min(reach, (len(correlation) - 1) // 2) + 1])
     lags = []
     for _ in range(top):
-        index = int(np.argmax(sizes))
-        if sizes[index] <= 0:
+        lag = int(np.argmax(sizes))
+        if sizes[lag] <= 0:
             break
-        lags.append(index - reach)
-        sizes[max(0, index - guard) : index + guard + 1] = 0
+        lags.append(lag)
+        sizes[max(0, lag - guard) : lag + guard + 1] = 0
     return lags

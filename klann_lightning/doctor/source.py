@@ -39,6 +39,10 @@ class Source:
         whole[before : before + len(part)] = part
         return whole
 
+    def recorded(self, start: int, frames: int) -> tuple[int, int]:
+        """Of what `read` gives, the first sample that is recorded and the one after the last."""
+        return min(max(-start, 0), frames), max(min(self.frames - start, frames), 0)
+
 
 class _FileSource(Source):
     """A channel of an open file, at `sample_rate`."""
