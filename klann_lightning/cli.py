@@ -82,23 +82,51 @@ def doctor(
 
 
 def process(
-    checkpoint: Path, input: Path, output: Path, block: int = PLAY_BLOCK, as_recorded: bool = False
+    checkpoint: Path,
+    *files: Path,
+    block: int = PLAY_BLOCK,
+    as_recorded: bool = False,
+    live: bool = False,
 ) -> None:
-    """Play a recording through a trained model.
+    """Play a recording through a trained model: process CHECKPOINT INPUT OUTPUT; or play live.
+
+    Args:
+        checkpoint: of a fit, or a model.json that export has written.
+        files: a mono recording at the model's sample rate, and what to write: .wav (32-bit float) or .flac.
+        block: samples that the model is given at once; any size gives the same sound.
+        as_recorded: undo what --data.align auto did: the output lies as the targets were recorded.
+        live: play from the sound card's input to its output instead, until Ctrl-C.
+    """
+    if len(files) != (0 if live else 2) or block < 1:
+        leave(
+            "name the recording and the output: process CHECKPOINT INPUT OUTPUT; or play --live, without "
+            "files. --block is at least 1."
+        )
+    before_torch()
+    from klann_lightning.playing import play, trained
+
+    after_torch()
+    if live:
+        from klann_lightning.live import play_live
+
+        print(play_live(trained(checkpoint)[0], block))
+        return
+    print(play(checkpoint, *files, block, as_recorded))
+
+
+def export(checkpoint: Path, out: Path, format: str = "json") -> None:
+    """Write a trained model that runs without Python, or without us.
 
     Args:
         checkpoint: of a fit.
-        input: a mono recording at the model's sample rate.
-        output: .wav (32-bit float) or .flac (24 bit).
-        block: samples that the model is given at once; any size gives the same sound.
-        as_recorded: undo what --data.align auto did: the output lies as the targets were recorded.
+        out: a file; for cpp a folder.
+        format: json (one documented file), cpp (a C++17 header and examples), onnx or torch (torch.export).
     """
     before_torch()
-    from klann_lightning.playing import play
+    from klann_lightning.export.command import run
 
     after_torch()
-    if said := play(checkpoint, input, output, block, as_recorded):
-        print(said)
+    print(run(checkpoint, out, format))
 
 
 def import_results(results_dir: Path, out: Path, sample_rate: int = 44100) -> None:
@@ -261,6 +289,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_results,
     "bench": bench,
     "report": report,
+    "export": export,
 }
 REPEATED = {  # options that may be given several times, and what they are
     "report": {
@@ -270,7 +299,8 @@ REPEATED = {  # options that may be given several times, and what they are
 SWITCHES = {  # options without a value
     "doctor": {"json": "print one object for programs instead"},
     "process": {
-        "as_recorded": "undo what --data.align auto did: the output lies as the targets were recorded"
+        "as_recorded": "undo what --data.align auto did: the output lies as the targets were recorded",
+        "live": "play from the sound card's input to its output instead, until Ctrl-C",
     },
     "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"},
 }

@@ -1,14 +1,16 @@
 """Play a recording through a trained model: in step with it, or with targets as they were recorded."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
 from klann_lightning.doctor.mend import lay_back
 from klann_lightning.doctor.recipe import WHOLE, Recipe, Recipes
 from klann_lightning.errors import ConfigError, PairError
+from klann_lightning.export.document import model_from, read_document
+from klann_lightning.models.base import AudioModel
+from klann_lightning.streaming import Samples, StreamingRunner
 from klann_lightning.training.checkpoints import mended_as, model_of, read_checkpoint
 
 
@@ -17,8 +19,7 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
 
     Raises PairError for a recording of another rate, ConfigError where `as_recorded` cannot be.
     """
-    content = read_checkpoint(checkpoint)
-    model, recipes = model_of(checkpoint, content), mended_as(checkpoint, content)
+    model, recipes = trained(checkpoint)
     rate, frames, _ = audio_info(source)
     if rate != model.sample_rate:
         raise PairError(
@@ -26,21 +27,40 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
             f"Resample {source.name} to {model.sample_rate} Hz and run again."
         )
     recipe = _recipe_for(source, frames, recipes) if as_recorded else None
-    played = model.play(torch.from_numpy(samples)[None] for samples in iter_audio(source, block))
-    blocks = (part[0].numpy() for part in played)
+    runner = StreamingRunner(model)
+    blocks = _aligned(runner, iter_audio(source, block))
     with AudioWriter(output, recipe.target_rate if recipe else rate) as writer:
         for samples in lay_back(blocks, frames, recipe) if recipe else blocks:
             writer.write(samples)
+    speed = f"{output}: {runner.real_time_factor:.0f} times real time, in blocks of {block} samples."
     moved = [one for own in recipes.values() for one in own.values() if not one.idle]
     if not moved or as_recorded:
-        return ""
+        return speed
     delays = sorted(one.delay for one in moved)
     by = f"{delays[0]:.2f}" if delays[-1] - delays[0] < WHOLE else f"{delays[0]:.2f} to {delays[-1]:.2f}"
     turned = ", and turned over" if any(one.polarity < 0 for one in moved) else ""
     return (
-        f"{output} is in step with {source}. The model's targets had been mended, by {by} samples{turned}: "
+        f"{speed} It is in step with {source}. The model's targets had been mended, by {by} samples{turned}: "
         "--as_recorded plays as they were recorded."
     )
+
+
+def trained(path: Path) -> tuple[AudioModel, Recipes]:
+    """The model of a checkpoint or of an exported document, and how its recordings were mended."""
+    if path.suffix == ".json":
+        return model_from(read_document(path)), {}
+    content = read_checkpoint(path)
+    return model_of(path, content), mended_as(path, content)
+
+
+def _aligned(runner: StreamingRunner, blocks: Iterable[Samples]) -> Iterator[Samples]:
+    """The output of all blocks, without the runner's latency."""
+    late = runner.latency
+    for block in blocks:
+        played = runner.process(block)
+        yield played[late:]
+        late = max(late - len(played), 0)
+    yield runner.finish()[late:]
 
 
 def _recipe_for(source: Path, frames: int, recipes: Recipes) -> Recipe:

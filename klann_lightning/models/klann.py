@@ -21,7 +21,7 @@ from klann_lightning.dsp.svf import (
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.base import AudioModel, State
 from klann_lightning.native.calls import callable_with
-from klann_lightning.native.planes import CompiledProgram, Program, compiled
+from klann_lightning.native.planes import CompiledProgram, Operations, Program, compiled
 
 Run = Callable[[Tensor, slice], Tensor]  # runs some of the bank's filters over x [B, F, T]
 # A biquad as a two-state machine: bp = d s1 + dg (x - s2), lp = s2 + g bp, hp = x - 2R bp - lp, three gains,
@@ -52,7 +52,7 @@ class Pointwise(nn.Module):
         gates = sum(layer.out_features // 2 for layer in layers if layer is not self.last)
         return gates + sum(layer.weight.numel() for layer in layers)
 
-    def write(self, program: Program, planes: Sequence[int]) -> list[int]:
+    def write(self, program: Operations, planes: Sequence[int]) -> list[int]:
         """The same as operations of a program, from these planes on."""
         for layer in self.gated:
             planes = program.layer(planes, layer, gated=True)
@@ -118,14 +118,14 @@ class FilterBank(nn.Module):
         controls = self.controls()
         return [SvfControls(*(part[:, i] for part in controls)) for i in range(self.cutoff.shape[1])]
 
-    def write(self, program: Program, plane: int, channel: int) -> int:
+    def write(self, program: Operations, plane: int, channel: int) -> int:
         """A channel's cascade as operations of a program, from this plane on."""
         sections = self.cutoff.shape[1]
         for index in range(channel * sections, (channel + 1) * sections):
             plane = program.filter(plane, index)
         return plane
 
-    def write_side_by_side(self, program: Program, planes: Sequence[int], first: int = 0) -> list[int]:
+    def write_side_by_side(self, program: Operations, planes: Sequence[int], first: int = 0) -> list[int]:
         """One channel a plane, from channel `first` on."""
         return [self.write(program, plane, channel) for channel, plane in enumerate(planes, start=first)]
 
@@ -194,15 +194,19 @@ class Klann(AudioModel):
         return sum(network.multiply_adds() for network in networks) + SVF_MULTIPLY_ADDS * biquads
 
     @abstractmethod
-    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+    def write_linear(self, program: Operations, planes: Sequence[int]) -> list[int]:
         """The same as operations of a program."""
+
+    def write(self, program: Operations) -> None:
+        """The whole network, between the levels, as operations of a program."""
+        self.down.write(program, self.write_linear(program, self.lift.write(program, [0])))
 
     @cached_property
     def compiled(self) -> CompiledProgram | None:
         """The whole model as one pass over the audio; delete this after a layer was exchanged for another."""
         program = Program(self, *self.bank.parameters())
         try:
-            self.down.write(program, self.write_linear(program, self.lift.write(program, [0])))
+            self.write(program)
         except LookupError:  # a pruned layer, or one that makes its weights from others
             return None
         return compiled(program)
@@ -304,7 +308,7 @@ class ParallelKlann(Klann):
     def linear(self, u: Tensor, run: Run) -> Tensor:
         return run(u, slice(0, u.shape[1]))
 
-    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+    def write_linear(self, program: Operations, planes: Sequence[int]) -> list[int]:
         return self.bank.write_side_by_side(program, planes)
 
 
@@ -339,7 +343,7 @@ class ParallelSeriesKlann(Klann):
             outputs.append(run(mid(pair), slice(index, index + 1)))
         return torch.cat(outputs, 1)
 
-    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+    def write_linear(self, program: Operations, planes: Sequence[int]) -> list[int]:
         outputs = [self.bank.write(program, planes[0], 0)]
         for channel, mid in enumerate(cast("Iterable[Pointwise]", self.mids), start=1):
             (mixed,) = mid.write(program, [outputs[-1], planes[channel]])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from klann_lightning.errors import ConfigError
 from klann_lightning.models.klann import Klann, Pointwise, Run
-from klann_lightning.native.planes import Program
+from klann_lightning.native.planes import Operations
 
 
 class StackedKlann(Klann):
@@ -52,7 +52,7 @@ class StackedKlann(Klann):
         banks, width = len(self.maps) + 1, self.lift.last.out_features
         return [f"bank {k}, channel {i}" for k in range(1, banks + 1) for i in range(1, width + 1)]
 
-    def write_linear(self, program: Program, planes: Sequence[int]) -> list[int]:
+    def write_linear(self, program: Operations, planes: Sequence[int]) -> list[int]:
         outputs = [self.bank.write_side_by_side(program, planes)]
         for bank, mixed in enumerate(cast("Iterable[Pointwise]", self.maps), start=1):
             planes = mixed.write(program, [*outputs[-1], *planes])

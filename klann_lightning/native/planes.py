@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,21 @@ class Header(ctypes.Structure):
     )
 
 
-class Program:
-    """What happens to one sample, written down once: which plane comes from which.
+class Operations(Protocol):
+    """What a model's network is written down on, operation by operation.
 
-    A plane is one channel of one row; plane 0 is the input, the last one written is the output.
+    A plane is one channel of the sound; plane 0 is the input, the last one written is the output.
     """
+
+    def layer(self, inputs: Sequence[int], linear: Any, gated: bool) -> list[int]:
+        """nn.Linear, and where `gated` its first half times the sigmoid of the second; the planes written."""
+
+    def filter(self, plane: int, index: int) -> int:
+        """Biquad `index` of the flattened bank over one plane; the plane written."""
+
+
+class Program:
+    """Operations as native/planes.cpp takes them: which plane comes from which, and where its weights are."""
 
     def __init__(self, model: nn.Module, cutoff: Tensor, damping: Tensor, mix: Tensor) -> None:
         """`cutoff`, `damping` [.., F] and `mix` [.., F, 3]: the parameters of the model's filters."""
@@ -59,16 +69,13 @@ class Program:
         return [getattr(module, name) for module, name in self.slots]
 
     def layer(self, inputs: Sequence[int], linear: Any, gated: bool) -> list[int]:
-        """nn.Linear, and where `gated` its first half times the sigmoid of the second; the planes written.
-
-        Raises LookupError if its weights are no parameters: pruned, or made from others.
-        """
+        """See Operations; LookupError if its weights are no parameters: pruned, or made from others."""
         width = linear.out_features // 2 if gated else linear.out_features
         weight, bias = self.offsets[id(linear.weight)], self.offsets[id(linear.bias)]
         return self._write("gated" if gated else "linear", inputs, width, weight, bias)
 
     def filter(self, plane: int, index: int) -> int:
-        """Biquad `index` of the flattened bank over one plane; the plane written."""
+        """See Operations."""
         return self._write("filter", [plane], 1, index, 0)[0]
 
     def _write(self, kind: str, inputs: Sequence[int], width: int, weight: int, bias: int) -> list[int]:

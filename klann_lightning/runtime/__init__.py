@@ -1,0 +1,1 @@
+"""What runs a model without Python, and the schema of what it reads."""

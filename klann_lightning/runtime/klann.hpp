@@ -1,0 +1,726 @@
+// klann.hpp: plays a Koopman-linearised audio neural network (Huhtala, Juvela, Schlecht, IEEE SPL 31, 2024).
+//
+//   klann::Document document;                       // or the model of a header that `export --format cpp` wrote
+//   std::string error = document.parse(json_text);  // empty if all is well
+//   klann::Processor<float> player(document.model(), channels);
+//   player.process(in, out, frames);                // any number of frames; no look-ahead, no latency
+//
+// C++17, nothing else. `process`, `tick` and `reset` neither allocate nor lock nor throw. Blocks of any size
+// give the same samples to the bit. What is not a number in the input counts as silence.
+#pragma once
+
+#include <clocale>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace klann {
+
+constexpr int VERSION = 1;  // of the JSON that is read
+
+// ---- What a model is ----
+
+enum class Kind : std::int32_t { gated, linear, filter };
+
+// One operation on planes of samples: plane 0 is the input, the last one written is the output. A gated layer
+// is a linear one of twice the width, whose first half is multiplied by the sigmoid of the second.
+struct Operation {
+    Kind kind;
+    std::int32_t fan_in;  // planes that are read
+    std::int32_t width;   // planes that are written, from `output` on
+    std::int32_t output;
+    std::int32_t inputs;  // the first of its entries in Model::inputs
+    std::int32_t weight;  // offset of [rows][fan_in] in Model::weights; of a filter, its index
+    std::int32_t bias;    // offset of [rows]
+};
+
+// A trapezoidal state-variable filter, by its analogue prototype.
+struct Filter {
+    double cutoff_hz, damping;  // 1/sqrt(2) is Butterworth
+    double low, band, high;     // the outputs' weights
+    double first, second;       // its states before the first sample
+};
+
+// All of a model, in arrays of somebody else.
+struct Model {
+    const Operation* operations;
+    const std::int32_t* inputs;
+    const double* weights;
+    const Filter* filters;
+    std::int32_t operation_count, input_count, weight_count, filter_count, planes;
+    double sample_rate, input_level, output_level;
+};
+
+// ---- Vectors of samples ----
+
+namespace detail {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, TILE = 4;  // of a register; vectors of time that are held in registers at once
+#elif defined(__AVX__)
+constexpr int BYTES = 32, TILE = 2;
+#else
+constexpr int BYTES = 16, TILE = 2;
+#endif
+constexpr int CHUNK = 64;  // samples that are worked on at a time
+
+#if defined(__GNUC__) || defined(__clang__)
+#define KLANN_INLINE inline __attribute__((always_inline))
+#define KLANN_APART __attribute__((noinline))
+template <class S>
+struct PackOf {
+    typedef S Type __attribute__((vector_size(BYTES)));
+};
+typedef std::int32_t Integers __attribute__((vector_size(BYTES)));
+#else
+#define KLANN_INLINE inline
+#define KLANN_APART
+template <class S>
+struct alignas(BYTES) Plain {
+    static constexpr int COUNT = BYTES / static_cast<int>(sizeof(S));
+    S lane[COUNT];
+    S& operator[](int i) { return lane[i]; }
+    S operator[](int i) const { return lane[i]; }
+    Plain& operator+=(const Plain& y) { return *this = *this + y; }
+#define KLANN_OPERATOR(sign)                                                   \
+    friend Plain operator sign(const Plain& x, const Plain& y) {               \
+        Plain z;                                                               \
+        for (int i = 0; i < COUNT; ++i) z.lane[i] = x.lane[i] sign y.lane[i];  \
+        return z;                                                              \
+    }                                                                          \
+    friend Plain operator sign(const Plain& x, S y) {                          \
+        Plain z;                                                               \
+        for (int i = 0; i < COUNT; ++i) z.lane[i] = x.lane[i] sign y;          \
+        return z;                                                              \
+    }
+    KLANN_OPERATOR(+) KLANN_OPERATOR(-) KLANN_OPERATOR(*) KLANN_OPERATOR(/)
+#undef KLANN_OPERATOR
+};
+template <class S>
+struct PackOf {
+    typedef Plain<S> Type;
+};
+#endif
+template <class S>
+using Pack = typename PackOf<S>::Type;
+template <class S>
+constexpr int LANES = BYTES / static_cast<int>(sizeof(S));
+
+// 1 + exp(-x) to 2e-7 of it, for float; x within 40 of 0. 2^n 2^r with |r| <= 1/2, by Cephes' exp2f.
+KLANN_INLINE void one_and_exp_minus(Pack<float>& x) {
+#if defined(__GNUC__) || defined(__clang__)
+    x = x > 40.0F ? Pack<float>{} + 40.0F : x;
+    x = x < -40.0F ? Pack<float>{} - 40.0F : x;
+    const Pack<float> t = x * -1.44269504F;
+    const Pack<float> shifted = t + 12582912.0F;  // 1.5 2^23: the integer part ends in the lowest bits
+    const Pack<float> r = t - (shifted - 12582912.0F);
+    Pack<float> p = r * 1.535336188e-4F + 1.339887440e-3F;
+    p = p * r + 9.618437357e-3F;
+    p = p * r + 5.550332471e-2F;
+    p = p * r + 2.402264791e-1F;
+    p = p * r + 6.931472028e-1F;
+    p = p * r + 1.0F;
+    const Integers power = (reinterpret_cast<Integers>(shifted) + 127) << 23;
+    x = p * reinterpret_cast<Pack<float>>(power) + 1.0F;
+#else
+    for (int i = 0; i < LANES<float>; ++i) x[i] = 1.0F + std::exp(-x[i]);
+#endif
+}
+
+KLANN_INLINE void one_and_exp_minus(Pack<double>& x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = 1.0 + std::exp(-x[i]);
+}
+
+// Values times the sigmoids of their gates. Two share a division: of one moment, as rounding makes them differ a
+// little by what the other is.
+template <class P>
+KLANN_INLINE void gate(P& value, P& gate) {
+    one_and_exp_minus(gate);
+    value = value / gate;
+}
+
+KLANN_INLINE void gate_two(Pack<float>& a, Pack<float>& b, Pack<float> p, Pack<float> q) {
+    one_and_exp_minus(p);
+    one_and_exp_minus(q);
+    const Pack<float> inverse = (Pack<float>{} + 1.0F) / (p * q);
+    a = a * (inverse * q);
+    b = b * (inverse * p);
+}
+
+KLANN_INLINE void gate_two(Pack<double>& a, Pack<double>& b, Pack<double> p, Pack<double> q) {
+    one_and_exp_minus(p);
+    one_and_exp_minus(q);
+    a = a / p;
+    b = b / q;
+}
+
+// While one is alive, numbers too small to be normal count as zero: they would cost a hundred times as much.
+class NoDenormals {
+#if defined(__SSE2__) || defined(_M_X64)
+public:
+    NoDenormals() noexcept : before(_mm_getcsr()) { _mm_setcsr(before | 0x8040U); }
+    ~NoDenormals() { _mm_setcsr(before); }
+
+private:
+    unsigned before;
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+public:
+    NoDenormals() noexcept {
+        asm volatile("mrs %0, fpcr" : "=r"(before));
+        asm volatile("msr fpcr, %0" : : "r"(before | (1ULL << 24)));
+    }
+    ~NoDenormals() { asm volatile("msr fpcr, %0" : : "r"(before)); }
+
+private:
+    std::uint64_t before;
+#else
+public:
+    NoDenormals() noexcept {}
+    ~NoDenormals() {}
+#endif
+public:
+    NoDenormals(const NoDenormals&) = delete;
+    NoDenormals& operator=(const NoDenormals&) = delete;
+};
+
+// A filter as a state space: y = c s + d x, then s <- a s + b x.
+struct Space {
+    double a[4], b[2], c[2], d;
+};
+
+inline Space space_of(const Filter& f, double sample_rate) {
+    const double most = 0.5 - 1e-6, part = f.cutoff_hz / sample_rate;
+    const double g = std::tan(3.14159265358979323846 * (part < most ? part : most)), r = f.damping;
+    const double e = 1 / (1 + 2 * r * g + g * g), k = f.band - 2 * r * f.high + g * (f.low - f.high);
+    return {{2 * e - 1, -2 * g * e, 2 * g * e, (1 + 2 * r * g - g * g) * e},
+            {2 * g * e, 2 * g * g * e},
+            {k * e, f.low - f.high - k * g * e},
+            f.high + k * g * e};
+}
+
+}  // namespace detail
+
+// ---- The player ----
+
+// Plays one model on several channels alike. S: float or double; the filters' states are double in both.
+template <class S>
+class Processor {
+    static_assert(sizeof(S) == 4 || sizeof(S) == 8, "float or double");
+    typedef detail::Pack<S> Pack;
+    static constexpr int W = detail::LANES<S>, N = detail::CHUNK / W, TILE = detail::TILE;
+
+public:
+    // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own.
+    explicit Processor(const Model& model, int channels = 1, double sample_rate = 0)
+        : operations(model.operations, model.operations + model.operation_count),
+          inputs(model.inputs, model.inputs + model.input_count),
+          filters(model.filters, model.filters + model.filter_count),
+          spaces(filters.size()),
+          weights(static_cast<std::size_t>(model.weight_count)),
+          values(static_cast<std::size_t>(model.planes) * N),
+          states(filters.size() * 2 * static_cast<std::size_t>(channels)),
+          model_rate(model.sample_rate),
+          input_scale(static_cast<S>(1 / model.input_level)),
+          output_scale(static_cast<S>(model.output_level)),
+          last_plane(model.planes - 1),
+          channel_count(channels) {
+        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<S>(model.weights[i]);
+        set_sample_rate(sample_rate);
+        reset();
+    }
+
+    // The filters for another rate, from their analogue prototypes by the bilinear transform: exact at 0 Hz and
+    // at their cutoffs, and the nearer to Nyquist of either rate, the less so. States stay. 0: the model's own.
+    void set_sample_rate(double sample_rate) noexcept {
+        const double rate = sample_rate > 0 ? sample_rate : model_rate;
+        for (std::size_t f = 0; f < filters.size(); ++f) spaces[f] = detail::space_of(filters[f], rate);
+    }
+
+    // As before the first sample.
+    void reset() noexcept {
+        double* state = states.data();
+        for (int channel = 0; channel < channel_count; ++channel)
+            for (const Filter& f : filters) {
+                *state++ = f.first;
+                *state++ = f.second;
+            }
+    }
+
+    // `frames` samples of every channel; `in` and `out` may be the same.
+    void process(const S* const* in, S* const* out, std::size_t frames) noexcept {
+        const detail::NoDenormals flushed;
+        for (int channel = 0; channel < channel_count; ++channel) play(in[channel], out[channel], frames, channel);
+    }
+
+    // The same where there is one channel.
+    void process(const S* in, S* out, std::size_t frames) noexcept { process(&in, &out, frames); }
+
+    // One sample of one channel. A block costs far less than its samples do one by one.
+    S tick(S x, int channel = 0) noexcept {
+        const detail::NoDenormals flushed;
+        S y = 0;
+        play(&x, &y, 1, channel);
+        return y;
+    }
+
+    int channels() const noexcept { return channel_count; }
+    static constexpr int latency() noexcept { return 0; }  // samples
+
+private:
+    void play(const S* in, S* out, std::size_t frames, int channel) noexcept {
+        double* state = states.data() + static_cast<std::size_t>(channel) * filters.size() * 2;
+        while (frames) {
+            const int count = static_cast<int>(frames < detail::CHUNK ? frames : detail::CHUNK);
+            chunk(in, out, count, state);
+            in += count;
+            out += count;
+            frames -= static_cast<std::size_t>(count);
+        }
+    }
+
+    KLANN_APART void chunk(const S* in, S* out, int count, double* state) noexcept {
+        S* first = plane(0);
+        const int vectors = (count + W - 1) / W, whole = (vectors + TILE - 1) / TILE * TILE;
+        for (int t = 0; t < count; ++t) first[t] = finite(in[t]) * input_scale;
+        for (int t = count; t < whole * W; ++t) first[t] = 0;
+        const Operation* const end = operations.data() + operations.size();
+        for (const Operation* op = operations.data(); op < end; ++op) {
+            if (op->kind == Kind::filter) {
+                op += filter_row(op, end, count, state) - 1;
+                continue;
+            }
+            const bool gates = op->kind == Kind::gated;
+            int unit = 0;
+            if (gates) {
+                for (; unit + 2 <= op->width; unit += 2) gated<2>(*op, unit, whole);
+                if (unit < op->width) gated<1>(*op, unit, whole);
+            } else {
+                for (; unit + 4 <= op->width; unit += 4) linear<4>(*op, unit, whole);
+                for (; unit < op->width; ++unit) linear<1>(*op, unit, whole);
+            }
+        }
+        const S* last = plane(last_plane);
+        for (int t = 0; t < count; ++t) out[t] = last[t] * output_scale;
+    }
+
+    // Beyond a million times full scale nothing is sound.
+    static S finite(S x) noexcept {
+        const S most = static_cast<S>(1e6);
+        return x > most ? most : x < -most ? -most : x == x ? x : 0;
+    }
+
+    S* plane(int index) noexcept { return reinterpret_cast<S*>(values.data() + static_cast<std::ptrdiff_t>(index) * N); }
+
+    // R rows of a layer over TILE vectors of time.
+    template <int R>
+    KLANN_INLINE void affine(const Operation& op, const int (&row)[R], int at, Pack (&sum)[R][TILE]) const noexcept {
+        const S* weight[R];
+        for (int r = 0; r < R; ++r) {
+            weight[r] = weights.data() + op.weight + static_cast<std::ptrdiff_t>(row[r]) * op.fan_in;
+            for (int v = 0; v < TILE; ++v) sum[r][v] = Pack{} + weights[static_cast<std::size_t>(op.bias + row[r])];
+        }
+        const std::int32_t* from = inputs.data() + op.inputs;
+        for (int i = 0; i < op.fan_in; ++i) {
+            const Pack* x = values.data() + static_cast<std::ptrdiff_t>(from[i]) * N + at;
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < TILE; ++v) sum[r][v] += x[v] * weight[r][i];
+        }
+    }
+
+    template <int U>
+    void gated(const Operation& op, int unit, int vectors) noexcept {
+        int row[2 * U];
+        for (int u = 0; u < U; ++u) {
+            row[u] = unit + u;
+            row[U + u] = unit + u + op.width;
+        }
+        Pack* to = values.data() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
+        for (int at = 0; at < vectors; at += TILE) {
+            Pack sum[2 * U][TILE];
+            affine<2 * U>(op, row, at, sum);
+            for (int v = 0; v < TILE; ++v) {
+                if constexpr (U == 2)
+                    detail::gate_two(sum[0][v], sum[1][v], sum[2][v], sum[3][v]);
+                else
+                    detail::gate(sum[0][v], sum[1][v]);
+                for (int u = 0; u < U; ++u) to[u * N + at + v] = sum[u][v];
+            }
+        }
+    }
+
+    template <int R>
+    void linear(const Operation& op, int unit, int vectors) noexcept {
+        int row[R];
+        for (int r = 0; r < R; ++r) row[r] = unit + r;
+        Pack* to = values.data() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
+        for (int at = 0; at < vectors; at += TILE) {
+            Pack sum[R][TILE];
+            affine<R>(op, row, at, sum);
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < TILE; ++v) to[r * N + at + v] = sum[r][v];
+        }
+    }
+
+    // Filters side by side, up to four at once, which hides how long each waits for its own state: how many.
+    int filter_row(const Operation* op, const Operation* end, int count, double* state) noexcept {
+        int row = 1;
+        while (row < 4 && op + row < end && op[row].kind == Kind::filter && aside(op, row)) ++row;
+        switch (row) {
+            case 4: filter<4>(op, count, state); return 4;
+            case 3: filter<3>(op, count, state); return 3;
+            case 2: filter<2>(op, count, state); return 2;
+            default: filter<1>(op, count, state); return 1;
+        }
+    }
+
+    // Whether a filter reads none of those that stand before it.
+    bool aside(const Operation* op, int row) const noexcept {
+        for (int i = 0; i < row; ++i)
+            if (inputs[static_cast<std::size_t>(op[row].inputs)] == op[i].output) return false;
+        return true;
+    }
+
+    template <int F>
+    KLANN_APART void filter(const Operation* op, int count, double* state) noexcept {
+        const S* x[F];
+        S* y[F];
+        detail::Space space[F];
+        double s[F], z[F];
+        for (int f = 0; f < F; ++f) {
+            x[f] = plane(inputs[static_cast<std::size_t>(op[f].inputs)]);
+            y[f] = plane(op[f].output);
+            space[f] = spaces[static_cast<std::size_t>(op[f].weight)];
+            s[f] = state[2 * op[f].weight];
+            z[f] = state[2 * op[f].weight + 1];
+        }
+        for (int t = 0; t < count; ++t)
+            for (int f = 0; f < F; ++f) {
+                const detail::Space& m = space[f];
+                const double in = static_cast<double>(x[f][t]);
+                y[f][t] = static_cast<S>(m.c[0] * s[f] + m.c[1] * z[f] + m.d * in);
+                const double next = m.a[0] * s[f] + m.a[1] * z[f] + m.b[0] * in;
+                z[f] = m.a[2] * s[f] + m.a[3] * z[f] + m.b[1] * in;
+                s[f] = next;
+            }
+        for (int f = 0; f < F; ++f) {
+            state[2 * op[f].weight] = s[f];
+            state[2 * op[f].weight + 1] = z[f];
+            for (int t = count; t < detail::CHUNK; ++t) y[f][t] = 0;  // read with the rest of a vector
+        }
+    }
+
+    std::vector<Operation> operations;
+    std::vector<std::int32_t> inputs;
+    std::vector<Filter> filters;
+    std::vector<detail::Space> spaces;
+    std::vector<S> weights;
+    std::vector<Pack> values;
+    std::vector<double> states;
+    double model_rate;
+    S input_scale, output_scale;
+    int last_plane, channel_count;
+};
+
+// ---- The document: a model as JSON ----
+
+namespace detail {
+
+// A JSON value; numbers as double.
+struct Json {
+    enum class Type { null, boolean, number, text, list, object };
+    Type type = Type::null;
+    double number = 0;
+    std::string text;
+    std::vector<Json> items;         // of a list, or an object's values
+    std::vector<std::string> names;  // of an object's values
+
+    const Json* find(std::string_view name) const {
+        for (std::size_t i = 0; i < names.size(); ++i)
+            if (names[i] == name) return &items[i];
+        return nullptr;
+    }
+};
+
+// Reads JSON (RFC 8259); escapes beyond ASCII become a question mark, as no name that counts has any.
+class Reader {
+public:
+    explicit Reader(std::string_view text) : rest(text), whole(text.size()) {}
+
+    // An error in words, or nothing.
+    std::string read(Json& value) {
+        if (!any(value, 0)) return failure();
+        skip();
+        return rest.empty() ? std::string() : failure();
+    }
+
+private:
+    static constexpr int DEEPEST = 16;
+
+    std::string failure() const {
+        return "not JSON, or cut off: character " + std::to_string(whole - rest.size()) + " is not what must follow";
+    }
+
+    void skip() {
+        while (!rest.empty() && (rest[0] == ' ' || rest[0] == '\n' || rest[0] == '\r' || rest[0] == '\t'))
+            rest.remove_prefix(1);
+    }
+
+    bool take(char c) {
+        skip();
+        if (rest.empty() || rest[0] != c) return false;
+        rest.remove_prefix(1);
+        return true;
+    }
+
+    bool word(std::string_view expected) {
+        if (rest.substr(0, expected.size()) != expected) return false;
+        rest.remove_prefix(expected.size());
+        return true;
+    }
+
+    bool any(Json& value, int depth) {
+        skip();
+        if (rest.empty() || depth > DEEPEST) return false;
+        switch (rest[0]) {
+            case '{': return object(value, depth);
+            case '[': return list(value, depth);
+            case '"': value.type = Json::Type::text; return string(value.text);
+            case 't': value.type = Json::Type::boolean; value.number = 1; return word("true");
+            case 'f': value.type = Json::Type::boolean; return word("false");
+            case 'n': return word("null");
+            default: value.type = Json::Type::number; return decimal(value.number);
+        }
+    }
+
+    bool object(Json& value, int depth) {
+        value.type = Json::Type::object;
+        take('{');
+        if (take('}')) return true;
+        do {
+            skip();
+            value.names.emplace_back();
+            value.items.emplace_back();
+            if (rest.empty() || rest[0] != '"' || !string(value.names.back())) return false;
+            if (!take(':') || !any(value.items.back(), depth + 1)) return false;
+        } while (take(','));
+        return take('}');
+    }
+
+    bool list(Json& value, int depth) {
+        value.type = Json::Type::list;
+        take('[');
+        if (take(']')) return true;
+        do {
+            value.items.emplace_back();
+            if (!any(value.items.back(), depth + 1)) return false;
+        } while (take(','));
+        return take(']');
+    }
+
+    bool string(std::string& text) {
+        rest.remove_prefix(1);
+        while (!rest.empty() && rest[0] != '"') {
+            char c = rest[0];
+            if (static_cast<unsigned char>(c) < 0x20) return false;
+            rest.remove_prefix(1);
+            if (c == '\\') {
+                if (rest.empty()) return false;
+                c = rest[0];
+                rest.remove_prefix(1);
+                if (c == 'u') {
+                    if (rest.size() < 4) return false;
+                    rest.remove_prefix(4);
+                    c = '?';
+                } else if (c == 'n' || c == 't' || c == 'r' || c == 'b' || c == 'f') {
+                    c = ' ';
+                } else if (c != '"' && c != '\\' && c != '/') {
+                    return false;
+                }
+            }
+            text.push_back(c);
+        }
+        if (rest.empty()) return false;
+        rest.remove_prefix(1);
+        return true;
+    }
+
+    bool decimal(double& number) {
+        std::size_t length = 0;
+        while (length < rest.size() && std::strchr("+-.eE0123456789", rest[length]) && rest[length]) ++length;
+        if (length == 0 || length > 60) return false;
+        std::string digits(rest.substr(0, length));
+        const std::size_t point = digits.find('.');
+        if (point != std::string::npos) digits[point] = *std::localeconv()->decimal_point;  // as strtod has it
+        char* end = nullptr;
+        number = std::strtod(digits.c_str(), &end);
+        rest.remove_prefix(length);
+        return end == digits.c_str() + digits.size() && std::isfinite(number);
+    }
+
+    std::string_view rest;
+    std::size_t whole;
+};
+
+}  // namespace detail
+
+// A model that was read from JSON, with what it made of a short input where it was exported.
+class Document {
+public:
+    std::vector<double> snapshot_input, snapshot_output;
+
+    // What is wrong, in words; nothing if all is well. Only then is there a model.
+    std::string parse(std::string_view text) {
+        *this = Document();
+        detail::Json root;
+        std::string error = detail::Reader(text).read(root);
+        if (error.empty()) error = take(root);
+        if (!error.empty()) *this = Document();
+        return error;
+    }
+
+    // Valid as long as this document, and until it parses another text.
+    Model model() const noexcept {
+        return {operations.data(), inputs.data(), weights.data(), filters.data(),
+                static_cast<std::int32_t>(operations.size()), static_cast<std::int32_t>(inputs.size()),
+                static_cast<std::int32_t>(weights.size()), static_cast<std::int32_t>(filters.size()),
+                planes, sample_rate, input_level, output_level};
+    }
+
+private:
+    typedef detail::Json Json;
+    static constexpr double MOST_WEIGHTS = 1e7, MOST_PLANES = 65536, LARGEST = 1e30;
+
+    static bool read(const Json* value, double least, double most, double& number) {
+        if (!value || value->type != Json::Type::number || !(value->number >= least && value->number <= most))
+            return false;
+        number = value->number;
+        return true;
+    }
+
+    static bool read(const Json* value, int most, std::int32_t& number) {
+        double exact = 0;
+        if (!read(value, 0, most, exact) || exact != std::floor(exact)) return false;
+        number = static_cast<std::int32_t>(exact);
+        return true;
+    }
+
+    static bool append(const Json* list, std::vector<double>& numbers) {
+        if (!list || list->type != Json::Type::list) return false;
+        for (const Json& item : list->items) {
+            double number = 0;
+            if (!read(&item, -LARGEST, LARGEST, number)) return false;
+            numbers.push_back(number);
+        }
+        return true;
+    }
+
+    static bool is_list(const Json* value) { return value && value->type == Json::Type::list && !value->items.empty(); }
+
+    std::string take(const Json& root) {
+        const Json* format = root.find("format");
+        if (!format || format->text != "klann") return "no model of a KLANN: its format is not \"klann\"";
+        double version = 0;
+        if (!read(root.find("version"), 0, 1e9, version)) return "no version";
+        if (version != VERSION)
+            return "version " + std::to_string(static_cast<long>(version)) + " is not known; this reads version " +
+                   std::to_string(VERSION);
+        if (!read(root.find("sample_rate"), 1, 1e8, sample_rate)) return "no usable sample_rate";
+        if (!read(root.find("input_level"), 1e-12, 1e12, input_level)) return "no usable input_level";
+        if (!read(root.find("output_level"), 0, 1e12, output_level)) return "no usable output_level";
+        const Json* bank = root.find("filters");
+        const Json* list = root.find("operations");
+        if (!bank || bank->type != Json::Type::list) return "no list of filters";
+        if (!is_list(list)) return "no list of operations";
+        for (const Json& one : bank->items)
+            if (!take_filter(one)) return "filter " + std::to_string(filters.size()) + " is not usable";
+        std::vector<bool> used(filters.size());
+        for (const Json& one : list->items)
+            if (!take_operation(one, used)) return "operation " + std::to_string(operations.size()) + " is not usable";
+        if (operations.back().width != 1) return "the last operation does not write one plane";
+        for (const bool one : used)
+            if (!one) return "a filter is in no operation";
+        const Json* snapshot = root.find("snapshot");
+        if (snapshot && !(append(snapshot->find("input"), snapshot_input) &&
+                          append(snapshot->find("output"), snapshot_output) &&
+                          snapshot_input.size() == snapshot_output.size()))
+            return "the snapshot is not usable";
+        return "";
+    }
+
+    bool take_filter(const Json& one) {
+        std::vector<double> mix, state;
+        Filter f{};
+        if (!read(one.find("cutoff_hz"), 1e-9, sample_rate / 2, f.cutoff_hz)) return false;
+        if (!read(one.find("damping"), 0, LARGEST, f.damping)) return false;
+        if (!append(one.find("mix"), mix) || mix.size() != 3) return false;
+        if (!append(one.find("state"), state) || state.size() != 2) return false;
+        f.low = mix[0];
+        f.band = mix[1];
+        f.high = mix[2];
+        f.first = state[0];
+        f.second = state[1];
+        filters.push_back(f);
+        return true;
+    }
+
+    bool take_operation(const Json& one, std::vector<bool>& used) {
+        const Json *kind = one.find("kind"), *from = one.find("inputs");
+        if (!kind || !is_list(from)) return false;
+        Operation op{};
+        op.inputs = static_cast<std::int32_t>(inputs.size());
+        op.fan_in = static_cast<std::int32_t>(from->items.size());
+        op.output = planes;
+        for (const Json& item : from->items) {
+            std::int32_t input = 0;
+            if (!read(&item, planes - 1, input)) return false;
+            inputs.push_back(input);
+        }
+        if (kind->text == "filter") {
+            op.kind = Kind::filter;
+            op.width = 1;
+            if (op.fan_in != 1 || filters.empty()) return false;
+            if (!read(one.find("filter"), static_cast<int>(filters.size()) - 1, op.weight)) return false;
+            if (used[static_cast<std::size_t>(op.weight)]) return false;
+            used[static_cast<std::size_t>(op.weight)] = true;
+        } else if (kind->text == "gated" || kind->text == "linear") {
+            op.kind = kind->text == "gated" ? Kind::gated : Kind::linear;
+            if (!take_layer(one, op)) return false;
+        } else {
+            return false;
+        }
+        planes += op.width;
+        operations.push_back(op);
+        return planes <= MOST_PLANES && static_cast<double>(inputs.size()) <= MOST_WEIGHTS;
+    }
+
+    bool take_layer(const Json& one, Operation& op) {
+        const Json *rows = one.find("weight"), *bias = one.find("bias");
+        if (!is_list(rows) || !is_list(bias) || rows->items.size() != bias->items.size()) return false;
+        const std::size_t count = rows->items.size(), gates = op.kind == Kind::gated ? 2 : 1;
+        if (count % gates || static_cast<double>(count) > MOST_PLANES) return false;
+        op.width = static_cast<std::int32_t>(count / gates);
+        op.weight = static_cast<std::int32_t>(weights.size());
+        for (const Json& row : rows->items)
+            if (row.items.size() != static_cast<std::size_t>(op.fan_in) || !append(&row, weights)) return false;
+        op.bias = static_cast<std::int32_t>(weights.size());
+        return append(bias, weights) && static_cast<double>(weights.size()) <= MOST_WEIGHTS;
+    }
+
+    std::vector<Operation> operations;
+    std::vector<std::int32_t> inputs;
+    std::vector<double> weights;
+    std::vector<Filter> filters;
+    std::int32_t planes = 1;
+    double sample_rate = 0, input_level = 0, output_level = 0;
+};
+
+}  // namespace klann

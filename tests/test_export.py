@@ -1,0 +1,173 @@
+"""What export writes is the model: read back by us, by onnxruntime and by torch, to the sample."""
+
+import copy
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import error_db
+from jsonschema import Draft202012Validator
+from test_cli import checkpoint  # noqa: F401
+
+from klann_lightning.cli import main
+from klann_lightning.data.audio import read_audio, write_audio
+from klann_lightning.errors import CheckpointError, ConfigError
+from klann_lightning.export.document import document, model_from, read_document, schema, write_document
+from klann_lightning.export.graph import first_state, step_graph, whole_graph
+from klann_lightning.export.program import BLOCK, export_program, player
+from klann_lightning.models.gcn import Gcn
+from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.lstm import Lstm
+from klann_lightning.models.stacked import StackedKlann
+
+SYSTEMS = {
+    "small parallel": lambda: ParallelKlann([3, 4, 5], 5),
+    "small series": lambda: ParallelSeriesKlann([3, 4, 5], 5, 5),
+    "large parallel": lambda: ParallelKlann([5, 10, 15], 15),
+    "large series": lambda: ParallelSeriesKlann([5, 10, 15], 15, 15),
+    "stacked": lambda: StackedKlann([3, 5], 4, banks=3, mid_width=6),
+    "cascades": lambda: ParallelKlann([2], 3, sections=3, initial="zero"),
+    "one channel": lambda: ParallelSeriesKlann([2], 1, 4, sample_rate=48000),
+    "no gates": lambda: ParallelKlann([], 2),
+}
+
+
+def system(name):
+    """Its filters and levels as training could leave them."""
+    torch.manual_seed(list(SYSTEMS).index(name))
+    model = SYSTEMS[name]()
+    with torch.no_grad():
+        model.bank.cutoff.add_(torch.randn_like(model.bank.cutoff))
+        model.bank.damping.add_(torch.randn_like(model.bank.damping))
+        model.bank.mix.add_(torch.randn_like(model.bank.mix))
+    model.set_levels(0.137, 0.271)
+    return model.eval()
+
+
+@pytest.fixture(params=list(SYSTEMS))
+def model(request):
+    return system(request.param)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return torch.rand(20_000, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@torch.no_grad()
+def exact(model, x):
+    return copy.deepcopy(model).double().play_whole(x.double())
+
+
+def test_a_document_gives_the_checkpoints_samples(model, noise, tmp_path):
+    content = document(model, {"epoch": 3})
+    Draft202012Validator.check_schema(schema())
+    Draft202012Validator(schema()).validate(content)
+    write_document(tmp_path / "model.json", content)
+    again = model_from(read_document(tmp_path / "model.json"))
+    assert type(again) is type(model)
+    assert again.sample_rate == model.sample_rate
+    with torch.no_grad():
+        torch.testing.assert_close(again.play_whole(noise), model.play_whole(noise), rtol=0, atol=0)
+    snapshot = {name: torch.tensor(part, dtype=torch.float64) for name, part in content["snapshot"].items()}
+    assert error_db(exact(again, snapshot["input"]), snapshot["output"]) < -250
+
+
+def other(content, **changes):
+    return {**copy.deepcopy(content), **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: other(c, version=2), "version 2 of the format; .* reads version 1"),
+        (lambda c: other(c, format="nam"), "its format is not 'klann'"),
+        (lambda c: {k: v for k, v in c.items() if k != "filters"}, "'filters' is a required property"),
+        (lambda c: other(c, filters=c["filters"][:-1]), "does not hold the ParallelKlann that it says"),
+        (lambda c: other(c, system={**c["system"], "lift_dim": 4}), "its operations are those of another"),
+        (lambda c: other(c, system={**c["system"], "name": "os.system"}), "damaged at system/name"),
+        (lambda c: other(c, input_level="loud"), "damaged at input_level"),
+        (
+            lambda c: other(c, operations=[{**c["operations"][0], "bias": [1, None]}]),
+            "damaged at operations/0",
+        ),
+    ],
+)
+def test_what_is_no_document_is_named(change, said, tmp_path):
+    content = change(document(system("small parallel")))
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=said):
+        model_from(read_document(tmp_path / "model.json"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '{"format": "klann"', "\x00\xff"])
+def test_what_is_no_json_is_named(text, tmp_path):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"is not JSON, or cut off|its format is not"):
+        read_document(tmp_path / "model.json")
+
+
+def session(made):
+    return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_an_onnx_step_is_the_model_in_blocks_of_any_size(model, noise):
+    content = document(model)
+    step, state, outputs, at = session(step_graph(content)), first_state(content), [], 0
+    for size in (1, 1, 63, 64, 65, 128, 1000, 7, 5000):
+        y, state = step.run(None, {"x": noise[None, at : at + size].numpy(), "state": state})
+        outputs.append(torch.from_numpy(y[0]))
+        at += size
+    assert error_db(torch.cat(outputs), exact(model, noise[:at])) < -100
+
+
+def test_a_whole_onnx_graph_plays_any_length_and_number(model, noise):
+    whole = session(whole_graph(document(model)))
+    for length in (1, 64, 12_345):
+        x = torch.stack([noise[:length], -noise[:length], 0 * noise[:length]])
+        (y,) = whole.run(None, {"x": x.numpy()})
+        for row, played in zip(x, y, strict=True):
+            assert error_db(torch.from_numpy(played), exact(model, row)) < -100
+
+
+def test_a_torch_program_is_the_model(noise, tmp_path):
+    for made in (system("small series"), Lstm(8).eval()):
+        (tmp_path / "model.pt2").write_bytes(export_program(made))
+        played = player(tmp_path / "model.pt2", made.init_state(1))(noise[: 20 * BLOCK])
+        assert error_db(played, exact(made, noise[: 20 * BLOCK])) < -100
+
+
+def test_other_models_are_refused_by_name():
+    with pytest.raises(ConfigError, match="a Gcn is not made of layers and filters"):
+        document(Gcn(1, 3))
+
+
+@pytest.mark.parametrize("kind", ["json", "cpp", "onnx", "torch"])
+def test_the_command_says_how_near_it_is(kind, checkpoint, tmp_path, capsys):  # noqa: F811
+    main(["export", str(checkpoint), str(tmp_path / "out.x"), "--format", kind])
+    said = capsys.readouterr().out
+    assert "out.x" in said
+    assert kind == "cpp" or "its samples are the model's to -" in said
+    assert (tmp_path / "out.x").exists()
+
+
+def test_an_exported_document_plays(checkpoint, noise, tmp_path):  # noqa: F811
+    write_audio(tmp_path / "in.wav", noise.numpy(), 44100)
+    main(["export", str(checkpoint), str(tmp_path / "model.json")])
+    for model, out in ((checkpoint, "a.wav"), (tmp_path / "model.json", "b.wav")):
+        main(["process", str(model), str(tmp_path / "in.wav"), str(tmp_path / out)])
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), read_audio(tmp_path / "b.wav"))
+    training = read_document(tmp_path / "model.json")["training"]
+    assert training["stages"][0]["name"] == "time"
+    assert training["scores"]["val/loss"] > 0
+
+
+def test_no_such_format_and_no_such_place(checkpoint, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match="there is no format 'vst'; there are json, cpp, onnx, torch"):
+        main(["export", str(checkpoint), str(tmp_path / "x"), "--format=vst"])
+    (tmp_path / "file").write_text("")
+    for kind in ("json", "cpp", "onnx", "torch"):
+        with pytest.raises(CheckpointError, match=r"cannot be written|is a file"):
+            main(["export", str(checkpoint), str(tmp_path / "file" / "x"), f"--format={kind}"])

@@ -1,0 +1,282 @@
+"""The C++ player against the PyTorch scan in 64 bit: every signal, every compiler, any cut into blocks."""
+
+import copy
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import error_db
+from test_export import SYSTEMS, exact, system
+
+from klann_lightning.data.audio import read_audio, write_audio
+from klann_lightning.export.cpp import baked, write_cpp
+from klann_lightning.export.document import document, write_document
+
+RUNTIME = Path(__file__).parents[1] / "klann_lightning" / "runtime"
+STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+BUILDS = {
+    "g++": ["g++", "-O2"],
+    "g++ native": ["g++", "-O3", "-march=native"],
+    "g++ sanitized": ["g++", *SANITIZED],
+    "clang++": ["clang++", "-O2"],
+    "clang++ native": ["clang++", "-O3", "-march=native"],
+    "clang++ sanitized": ["clang++", *SANITIZED],
+}
+FUZZ = int(os.environ.get("KLANN_FUZZ_DOCUMENTS", "2000"))
+
+
+def needs(*programs: str) -> None:
+    """Skip where one is missing, and is not required to be there."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing and not os.environ.get("KLANN_TEST_RUNTIME"):
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert not missing, f"KLANN_TEST_RUNTIME is set, but {', '.join(missing)} are not installed"
+
+
+def compiled(folder: Path, build: str, source: Path, *more: str) -> Path:
+    compiler, *options = BUILDS[build]
+    needs(compiler)
+    program = folder / build.replace(" ", "-")
+    command = [compiler, *STRICT, *options, f"-I{RUNTIME}", *more, str(source), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.fixture(scope="module")
+def players(tmp_path_factory):
+    """Each build of the tests' own program, made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("players"), {}
+
+    def player(build: str = "g++ native") -> Path:
+        if build not in made:
+            made[build] = compiled(folder, build, Path(__file__).with_name("player.cpp"))
+        return made[build]
+
+    return player
+
+
+def play(program, model, x, kind="float", blocks="64", channels=1):
+    """What the program makes of x [channels * T], as it is given it."""
+    folder = model.parent
+    dtype = np.float32 if kind == "float" else np.float64
+    np.asarray(x, dtype).tofile(folder / "in.raw")
+    command = [program, model, kind, blocks, str(channels), folder / "in.raw", folder / "out.raw"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.fromfile(folder / "out.raw", dtype)
+
+
+def written(model, folder):
+    write_document(folder / "model.json", document(model))
+    return folder / "model.json"
+
+
+def signals():
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(-1, 1, 30_000)
+    time = np.arange(30_000)
+    return {
+        "noise": noise,
+        "quiet noise": 1e-4 * noise,
+        "silence": np.zeros(30_000),
+        "square": np.where(time // 50 % 2, 1.0, -1.0),
+        "click": np.where(time == 100, 1.0, 0.0),
+        "denormal tail": noise * np.exp(-time / 100),
+        "far too loud": 1000 * noise,
+    }
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("build", ["g++", "g++ native", "clang++ native"])
+def test_samples_are_the_models(name, build, players, tmp_path):
+    model = system(name)
+    path = written(model, tmp_path)
+    for signal, x in signals().items():
+        x = x.astype(np.float32)
+        known = exact(model, torch.from_numpy(x))
+        for kind, most_db in (("float", -100), ("double", -200)):
+            played = play(players(build), path, x, kind)
+            assert np.isfinite(played).all(), signal
+            assert error_db(torch.from_numpy(played), known) < most_db, (signal, kind)
+
+
+@pytest.mark.parametrize("device", ["la2a", "facebender-rndamp"])
+def test_recordings_come_out_alike(device, recordings, players, tmp_path):
+    x = read_audio(recordings / "val" / f"{device}-input.wav")
+    for name in ("small series", "large series"):
+        model = system(name)
+        known = exact(model, torch.from_numpy(x))
+        assert error_db(torch.from_numpy(play(players(), written(model, tmp_path), x)), known) < -100
+
+
+@pytest.mark.parametrize("build", ["g++", "g++ native", "clang++", "clang++ native"])
+@pytest.mark.parametrize("kind", ["float", "double"])
+def test_any_cut_into_blocks_gives_the_same_bits(build, kind, players, tmp_path):
+    x = signals()["noise"][:9_000]
+    for name in ("small parallel", "large series", "stacked", "cascades"):
+        path = written(system(name), tmp_path)
+        whole = play(players(build), path, x, kind, "9000")
+        for blocks in ("1", "2", "63", "64", "65", "1,7,64,1000,33", "512"):
+            np.testing.assert_array_equal(play(players(build), path, x, kind, blocks), whole)
+
+
+def test_channels_do_not_hear_each_other(players, tmp_path):
+    path = written(system("large parallel"), tmp_path)
+    x = np.stack([signals()[name] for name in ("noise", "square", "click")])
+    together = play(players(), path, x.ravel(), blocks="1,500,64", channels=3).reshape(3, -1)
+    for row, heard in zip(x, together, strict=True):
+        np.testing.assert_array_equal(play(players(), path, row), heard)
+
+
+@pytest.mark.parametrize("build", ["g++ sanitized", "clang++ sanitized"])
+def test_nothing_undefined_happens(build, players, tmp_path):
+    for name in SYSTEMS:
+        path = written(system(name), tmp_path)
+        x = np.concatenate(list(signals().values()))[::7].copy()
+        x[[5, 77, 1000]] = np.nan, np.inf, -np.inf
+        for kind in ("float", "double"):
+            assert np.isfinite(play(players(build), path, x, kind, "1,64,100,9")).all()
+
+
+def test_what_is_not_a_number_counts_as_silence(players, tmp_path):
+    path = written(system("small parallel"), tmp_path)
+    x = signals()["noise"][:5000].copy()
+    x[100:200] = 0
+    silent = play(players(), path, x)
+    x[100:200] = np.nan
+    np.testing.assert_array_equal(play(players(), path, x), silent)
+
+
+def test_ten_minutes_stay_in_step(players, tmp_path):
+    model = system("small parallel")
+    x = np.random.default_rng(3).uniform(-1, 1, 600 * 44100).astype(np.float32)
+    known = exact(model, torch.from_numpy(x))[-44100:]
+    played = torch.from_numpy(play(players(), written(model, tmp_path), x)[-44100:])
+    assert error_db(played, known) < -100
+
+
+def test_a_damaged_document_is_refused_and_never_crashes(players, tmp_path):
+    """Bytes changed, cut, doubled; numbers exchanged for others: under both sanitizers' eyes."""
+    text = (written(system("stacked"), tmp_path)).read_text()
+    content = json.loads(text)
+    content["snapshot"] = {"input": [0.5], "output": [0.25]}
+    text = json.dumps(content)
+    dice, paths = random.Random(0), []
+    tokens = [
+        "-1",
+        "0",
+        "1e999",
+        "1e30",
+        "99999999999",
+        "null",
+        "[]",
+        "{}",
+        '"filter"',
+        "[[",
+        "0.5",
+        "-0",
+        "NaN",
+    ]
+    for number in range(FUZZ):
+        damaged = text
+        for _ in range(dice.choice([1, 1, 2, 5])):
+            place = dice.randrange(max(len(damaged), 1))
+            match dice.randrange(4):
+                case 0:
+                    damaged = damaged[:place] + chr(dice.randrange(1, 127)) + damaged[place + 1 :]
+                case 1:
+                    damaged = damaged[:place] + damaged[place + dice.randrange(200) :]
+                case 2:
+                    damaged = damaged[:place] + dice.choice(tokens) + damaged[place + dice.randrange(8) :]
+                case 3:
+                    damaged = damaged[: place + dice.randrange(100)] + damaged[place:]
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(damaged)
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 1_000_000)
+    command = [str(players("g++ sanitized")), "--load", *map(str, [*paths, deep])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout.splitlines()
+    assert len(said) == FUZZ + 1
+    assert said.count("fine") < FUZZ / 2
+    assert said[-1].startswith("not JSON")
+
+
+def loaded(players, tmp_path, **changes):
+    content = {**copy.deepcopy(document(system("small parallel"))), **changes}
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    done = subprocess.run(
+        [str(players()), "--load", str(tmp_path / "m.json")], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_loader_says_what_is_wrong(players, tmp_path):
+    assert loaded(players, tmp_path) == "fine"
+    assert loaded(players, tmp_path, version=7) == "version 7 is not known; this reads version 1"
+    assert loaded(players, tmp_path, format="nam").startswith("no model of a KLANN")
+    assert loaded(players, tmp_path, sample_rate=0) == "no usable sample_rate"
+    assert loaded(players, tmp_path, filters=[]) == "operation 4 is not usable"
+    assert loaded(players, tmp_path, operations=[]) == "no list of operations"
+
+
+def test_the_folder_builds_and_filters_a_file(tmp_path):
+    """As the command says it: CMake, the check against the snapshot, a wav file of each kind."""
+    needs("cmake")
+    model, out = system("small series"), tmp_path / "amp"
+    write_cpp(out, document(model))
+    for words in (["-S", out, "-B", out / "build"], ["--build", out / "build"]):
+        done = subprocess.run(["cmake", *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning" not in done.stdout + done.stderr
+    program = str(out / "build" / "filter_wav")
+    done = subprocess.run(
+        [program, "--check", "--model", str(out / "model.json")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    x = signals()["noise"].astype(np.float32) / 2
+    known = exact(model, torch.from_numpy(x))
+    write_audio(tmp_path / "in.wav", x, 44100)
+    for options in ([], ["--block", "1000"], ["--model", str(out / "model.json")], ["--double"]):
+        words = [program, *options, str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+        assert "times real time" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        assert error_db(torch.from_numpy(read_audio(tmp_path / "out.wav")), known) < -100
+    (tmp_path / "no.wav").write_text("no sound")
+    done = subprocess.run([program, str(tmp_path / "no.wav"), "x.wav"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no.wav'} is no wav file\n")
+
+
+def test_a_plugin_plays_the_model(tmp_path):
+    """In a host of its own: lv2apply of Debian's lilv-utils, which needs lv2-dev too."""
+    needs("cmake", "lv2apply")
+    model, out = system("small parallel"), tmp_path / "amp"
+    write_cpp(out, document(model))
+    for words in (["-S", out, "-B", out / "build"], ["--build", out / "build"]):
+        subprocess.run(["cmake", *map(str, words)], capture_output=True, check=True)
+    x = signals()["noise"].astype(np.float32) / 10
+    write_audio(tmp_path / "in.wav", x, 44100)
+    words = ["lv2apply", "-i", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"), "urn:klann:model"]
+    done = subprocess.run(
+        words, env={**os.environ, "LV2_PATH": str(out / "build")}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    played = torch.from_numpy(read_audio(tmp_path / "out.wav"))[: len(x)]
+    assert error_db(played, exact(model, torch.from_numpy(x))) < -80  # the host writes 16 or 24 bit
+
+
+def test_a_baked_model_is_a_constant(tmp_path):
+    (tmp_path / "model.hpp").write_text(baked(document(system("large series"))))
+    (tmp_path / "main.cpp").write_text(
+        '#include "model.hpp"\nstatic_assert(model::MODEL.filter_count == 15);\n'
+        "static_assert(model::MODEL.sample_rate == 44100);\nint main() {}\n"
+    )
+    compiled(tmp_path, "g++", tmp_path / "main.cpp", f"-I{tmp_path}")
