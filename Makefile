@@ -23,7 +23,7 @@ speed: setup ## measure this machine, and write the README's speed table
 	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md
 
 test: setup lint ## lint, then all tests, two at a time; no GPU and no network needed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

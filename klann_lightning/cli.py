@@ -111,7 +111,8 @@ def process(
 
         print(play_live(trained(checkpoint)[0], block))
         return
-    print(play(checkpoint, *files, block, as_recorded))
+    source, output = files
+    print(play(checkpoint, source, output, block, as_recorded))
 
 
 def export(checkpoint: Path, out: Path, format: str = "json") -> None:

@@ -68,17 +68,17 @@ def _cpp(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
 
 def _onnx(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
     try:
-        from klann_lightning.export import graph
+        from klann_lightning.export.graph import first_state, step_graph, whole_graph
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is missing. Install it: pip install 'klann_lightning[onnx]'"
         ) from error
     content = document(model, training)
     whole = out.with_name(f"{out.stem}-whole.onnx")
-    graphs = {out: graph.step_graph(content), whole: graph.whole_graph(content)}
+    graphs = {out: step_graph(content), whole: whole_graph(content)}
     for path, made in graphs.items():
         _write(path, made.SerializeToString())
-    error_db = max(_error_db(model, play) for play in _onnx_players(out, whole, graph.first_state(content)))
+    error_db = max(_error_db(model, play) for play in _onnx_players(out, whole, first_state(content)))
     return Exported(f"{out}, block by block, and {whole}, all at once", error_db)
 
 

@@ -39,7 +39,10 @@ def write_cpp(folder: Path, content: Mapping[str, Any]) -> None:
 
 def baked(content: Mapping[str, Any]) -> str:
     """A header with all of the model in constants, which costs no time to load."""
-    operations, inputs, weights, planes = [], [], [], 1
+    operations: list[str] = []
+    inputs: list[int] = []
+    weights: list[float] = []
+    planes = 1
     for one in content["operations"]:
         of_filter = one["kind"] == "filter"
         weight = one["filter"] if of_filter else len(weights)

@@ -189,17 +189,20 @@ def _raw_damping(damping: Tensor) -> Tensor:
 
 def _sizes(model: Klann) -> dict[str, Any]:
     """The arguments that make a model of these sizes."""
-    hidden = [layer.out_features // 2 for layer in model.lift.gated]
+    lift: Any = model.lift
     sizes: dict[str, Any] = {
-        "hidden": hidden,
-        "lift_dim": model.lift.last.out_features,
+        "hidden": [layer.out_features // 2 for layer in lift.gated],
+        "lift_dim": lift.last.out_features,
         "sections": model.bank.cutoff.shape[1],
     }
+    maps: Any = ()
     if isinstance(model, ParallelSeriesKlann):
-        sizes["mid_width"] = model.mids[0].last.in_features if len(model.mids) else 1
+        maps = model.mids
     if isinstance(model, StackedKlann):
-        sizes["banks"] = len(model.maps) + 1
-        sizes["mid_width"] = model.maps[0].last.in_features if len(model.maps) else 1
+        maps = model.maps
+        sizes["banks"] = len(maps) + 1
+    if not isinstance(model, ParallelKlann):
+        sizes["mid_width"] = maps[0].last.in_features if len(maps) else 1
     return sizes
 
 

@@ -20,13 +20,15 @@ from klann_lightning.dsp.svf import SvfControls
 OPSET, IR = 17, 8
 BLOCK = 64  # samples that a block's matrices are for
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
-SOUND = ["batch", "time"]
+Shape = Sequence[str | int | None]
+
+SOUND: Shape = ["batch", "time"]
 
 
 def step_graph(content: Mapping[str, Any]) -> onnx.ModelProto:
     """x [B, T], state [B, filters, 2] -> y [B, T], next_state; T of any length but 0."""
     graph = _Graph(content)
-    shape = ["batch", len(content["filters"]), 2]
+    shape: Shape = ["batch", len(content["filters"]), 2]
     inputs = {"x": (FLOAT, SOUND), "state": (DOUBLE, shape)}
     return graph.model("klann_step", inputs, {"y": (FLOAT, SOUND), "next_state": (DOUBLE, shape)})
 
@@ -79,8 +81,8 @@ class _Graph:
     def model(
         self,
         name: str,
-        inputs: Mapping[str, tuple[int, Sequence[Any]]],
-        outputs: Mapping[str, tuple[int, Sequence[Any]]],
+        inputs: Mapping[str, tuple[int, Shape]],
+        outputs: Mapping[str, tuple[int, Shape]],
         before: Sequence[onnx.NodeProto] = (),
     ) -> onnx.ModelProto:
         """Checked; what leads to no output is left out."""
@@ -88,14 +90,14 @@ class _Graph:
         if "next_state" not in outputs:
             nodes = _leading_to(nodes, list(outputs))
         used = {value for node in nodes for value in node.input}
-        values = [
-            [helper.make_tensor_value_info(name, *kind) for name, kind in each.items()]
+        given, made_of = (
+            [helper.make_tensor_value_info(value, *kind) for value, kind in each.items()]
             for each in (inputs, outputs)
-        ]
+        )
         constants = [
             numpy_helper.from_array(value, key) for key, value in self._constants.items() if key in used
         ]
-        graph = helper.make_graph(nodes, name, *values, constants)
+        graph = helper.make_graph(nodes, name, given, made_of, constants)
         opsets = [helper.make_opsetid("", OPSET)]
         made = helper.make_model(graph, opset_imports=opsets, producer_name="klann_lightning", ir_version=IR)
         made.producer_version = __version__
@@ -123,7 +125,7 @@ class _Graph:
             ("Concat", ["five_zeros", "skipped"], "padding"),
         ]
         for kind, inputs, output in nodes:
-            attributes = {"axis": 0} if kind == "Concat" else {}
+            attributes: dict[str, Any] = {"axis": 0} if kind == "Concat" else {}
             self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
 
     def _value(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
@@ -229,7 +231,7 @@ def _tables(content: Mapping[str, Any], filters: Sequence[int]) -> dict[str, NDA
 
 def _leap(leap: NDArray[np.float64], name: str) -> onnx.GraphProto:
     """From block to block: s -> s A^BLOCK + what enters; and s, as it was."""
-    shape = ["batch", len(leap), 2]
+    shape: Shape = ["batch", len(leap), 2]
     body = [
         helper.make_node("Unsqueeze", [name + "s", name + "axis"], [name + "row"]),
         helper.make_node("MatMul", [name + "row", name + "leap"], [name + "moved"]),

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #if defined(__SSE2__) || defined(_M_X64)
@@ -74,7 +75,13 @@ constexpr int BYTES = 16, TILE = 2;
 constexpr int CHUNK = 64;  // samples that are worked on at a time
 
 #if defined(__GNUC__) || defined(__clang__)
+#define KLANN_VECTORS
 #define KLANN_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define KLANN_UNROLL _Pragma("unroll")
+#else
+#define KLANN_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define KLANN_APART __attribute__((noinline))
 template <class S>
 struct PackOf {
@@ -84,6 +91,7 @@ typedef std::int32_t Integers __attribute__((vector_size(BYTES)));
 #else
 #define KLANN_INLINE inline
 #define KLANN_APART
+#define KLANN_UNROLL
 template <class S>
 struct alignas(BYTES) Plain {
     static constexpr int COUNT = BYTES / static_cast<int>(sizeof(S));
@@ -115,22 +123,50 @@ using Pack = typename PackOf<S>::Type;
 template <class S>
 constexpr int LANES = BYTES / static_cast<int>(sizeof(S));
 
-// 1 + exp(-x) to 2e-7 of it, for float; x within 40 of 0. 2^n 2^r with |r| <= 1/2, by Cephes' exp2f.
+// x between -limit and limit, and 1/x to 2e-7 of it: with the processor's own instructions where it has some.
+#if defined(KLANN_VECTORS) && defined(__AVX512F__)
+KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
+    return _mm512_maskz_max_ps(0xFFFF, _mm512_maskz_min_ps(0xFFFF, x, _mm512_set1_ps(limit)), _mm512_set1_ps(-limit));
+}
+KLANN_INLINE Pack<float> estimate(Pack<float> x) { return _mm512_maskz_rcp14_ps(0xFFFF, x); }
+#elif defined(KLANN_VECTORS) && defined(__AVX__)
+KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
+    return _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(limit)), _mm256_set1_ps(-limit));
+}
+KLANN_INLINE Pack<float> estimate(Pack<float> x) { return _mm256_rcp_ps(x); }
+#elif defined(KLANN_VECTORS) && defined(__SSE2__)
+KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
+    return _mm_max_ps(_mm_min_ps(x, _mm_set1_ps(limit)), _mm_set1_ps(-limit));
+}
+KLANN_INLINE Pack<float> estimate(Pack<float> x) { return _mm_rcp_ps(x); }
+#elif defined(KLANN_VECTORS)
+KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
+    x = x > limit ? Pack<float>{} + limit : x;
+    return x < -limit ? Pack<float>{} - limit : x;
+}
+#endif
+
+#if defined(KLANN_VECTORS) && defined(__SSE2__)
+KLANN_INLINE Pack<float> reciprocal(Pack<float> x) {  // one step of Newton's
+    const Pack<float> y = estimate(x);
+    return y * (2.0F - x * y);
+}
+#else
+KLANN_INLINE Pack<float> reciprocal(Pack<float> x) { return (Pack<float>{} + 1.0F) / x; }
+#endif
+
+// 1 + exp(-x) to 2e-7 of it, for float: 2^n 2^r with |r| <= 1/2, and 2^r by a minimax polynomial, to 1e-7.
 KLANN_INLINE void one_and_exp_minus(Pack<float>& x) {
-#if defined(__GNUC__) || defined(__clang__)
-    x = x > 40.0F ? Pack<float>{} + 40.0F : x;
-    x = x < -40.0F ? Pack<float>{} - 40.0F : x;
-    const Pack<float> t = x * -1.44269504F;
+#if defined(KLANN_VECTORS)
+    const Pack<float> t = within(x, 40.0F) * -1.44269504F;
     const Pack<float> shifted = t + 12582912.0F;  // 1.5 2^23: the integer part ends in the lowest bits
     const Pack<float> r = t - (shifted - 12582912.0F);
-    Pack<float> p = r * 1.535336188e-4F + 1.339887440e-3F;
-    p = p * r + 9.618437357e-3F;
-    p = p * r + 5.550332471e-2F;
-    p = p * r + 2.402264791e-1F;
-    p = p * r + 6.931472028e-1F;
+    Pack<float> p = r * 1.32647261e-3F + 9.67151299e-3F;
+    p = p * r + 5.55073358e-2F;
+    p = p * r + 2.40222424e-1F;
+    p = p * r + 6.93147004e-1F;
     p = p * r + 1.0F;
-    const Integers power = (reinterpret_cast<Integers>(shifted) + 127) << 23;
-    x = p * reinterpret_cast<Pack<float>>(power) + 1.0F;
+    x = reinterpret_cast<Pack<float>>(reinterpret_cast<Integers>(p) + (reinterpret_cast<Integers>(shifted) << 23)) + 1.0F;
 #else
     for (int i = 0; i < LANES<float>; ++i) x[i] = 1.0F + std::exp(-x[i]);
 #endif
@@ -140,27 +176,15 @@ KLANN_INLINE void one_and_exp_minus(Pack<double>& x) {
     for (int i = 0; i < LANES<double>; ++i) x[i] = 1.0 + std::exp(-x[i]);
 }
 
-// Values times the sigmoids of their gates. Two share a division: of one moment, as rounding makes them differ a
-// little by what the other is.
-template <class P>
-KLANN_INLINE void gate(P& value, P& gate) {
-    one_and_exp_minus(gate);
-    value = value / gate;
+// A value times the sigmoid of its gate.
+KLANN_INLINE void gate(Pack<float>& value, Pack<float> by) {
+    one_and_exp_minus(by);
+    value = value * reciprocal(by);
 }
 
-KLANN_INLINE void gate_two(Pack<float>& a, Pack<float>& b, Pack<float> p, Pack<float> q) {
-    one_and_exp_minus(p);
-    one_and_exp_minus(q);
-    const Pack<float> inverse = (Pack<float>{} + 1.0F) / (p * q);
-    a = a * (inverse * q);
-    b = b * (inverse * p);
-}
-
-KLANN_INLINE void gate_two(Pack<double>& a, Pack<double>& b, Pack<double> p, Pack<double> q) {
-    one_and_exp_minus(p);
-    one_and_exp_minus(q);
-    a = a / p;
-    b = b / q;
+KLANN_INLINE void gate(Pack<double>& value, Pack<double> by) {
+    one_and_exp_minus(by);
+    value = value / by;
 }
 
 // While one is alive, numbers too small to be normal count as zero: they would cost a hundred times as much.
@@ -217,6 +241,10 @@ class Processor {
     static_assert(sizeof(S) == 4 || sizeof(S) == 8, "float or double");
     typedef detail::Pack<S> Pack;
     static constexpr int W = detail::LANES<S>, N = detail::CHUNK / W, TILE = detail::TILE;
+    typedef detail::Pack<double> Doubles;
+    static constexpr int D = detail::LANES<double>, ABREAST = D < 8 ? 4 * D < 8 ? 4 * D : 8 : 16;  // filters at once
+    // Where a register has few lanes, a weight lies in memory as often as it has: to spread it would take longer.
+    typedef std::conditional_t<detail::BYTES == 16, Pack, S> Weight;
 
 public:
     // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own.
@@ -233,7 +261,7 @@ public:
           output_scale(static_cast<S>(model.output_level)),
           last_plane(model.planes - 1),
           channel_count(channels) {
-        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<S>(model.weights[i]);
+        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = Weight{} + static_cast<S>(model.weights[i]);
         set_sample_rate(sample_rate);
         reset();
     }
@@ -323,16 +351,21 @@ private:
     // R rows of a layer over TILE vectors of time.
     template <int R>
     KLANN_INLINE void affine(const Operation& op, const int (&row)[R], int at, Pack (&sum)[R][TILE]) const noexcept {
-        const S* weight[R];
+        const Weight* weight[R];
+        KLANN_UNROLL
         for (int r = 0; r < R; ++r) {
             weight[r] = weights.data() + op.weight + static_cast<std::ptrdiff_t>(row[r]) * op.fan_in;
+            KLANN_UNROLL
             for (int v = 0; v < TILE; ++v) sum[r][v] = Pack{} + weights[static_cast<std::size_t>(op.bias + row[r])];
         }
         const std::int32_t* from = inputs.data() + op.inputs;
         for (int i = 0; i < op.fan_in; ++i) {
             const Pack* x = values.data() + static_cast<std::ptrdiff_t>(from[i]) * N + at;
-            for (int r = 0; r < R; ++r)
+            KLANN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                KLANN_UNROLL
                 for (int v = 0; v < TILE; ++v) sum[r][v] += x[v] * weight[r][i];
+            }
         }
     }
 
@@ -347,12 +380,13 @@ private:
         for (int at = 0; at < vectors; at += TILE) {
             Pack sum[2 * U][TILE];
             affine<2 * U>(op, row, at, sum);
-            for (int v = 0; v < TILE; ++v) {
-                if constexpr (U == 2)
-                    detail::gate_two(sum[0][v], sum[1][v], sum[2][v], sum[3][v]);
-                else
-                    detail::gate(sum[0][v], sum[1][v]);
-                for (int u = 0; u < U; ++u) to[u * N + at + v] = sum[u][v];
+            KLANN_UNROLL
+            for (int u = 0; u < U; ++u) {
+                KLANN_UNROLL
+                for (int v = 0; v < TILE; ++v) {
+                    detail::gate(sum[u][v], sum[U + u][v]);
+                    to[u * N + at + v] = sum[u][v];
+                }
             }
         }
     }
@@ -365,21 +399,24 @@ private:
         for (int at = 0; at < vectors; at += TILE) {
             Pack sum[R][TILE];
             affine<R>(op, row, at, sum);
-            for (int r = 0; r < R; ++r)
+            KLANN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                KLANN_UNROLL
                 for (int v = 0; v < TILE; ++v) to[r * N + at + v] = sum[r][v];
+            }
         }
     }
 
-    // Filters side by side, up to four at once, which hides how long each waits for its own state: how many.
+    // Filters that read none of each other, ABREAST of them at most, each in a lane of its own: how many.
     int filter_row(const Operation* op, const Operation* end, int count, double* state) noexcept {
         int row = 1;
-        while (row < 4 && op + row < end && op[row].kind == Kind::filter && aside(op, row)) ++row;
-        switch (row) {
-            case 4: filter<4>(op, count, state); return 4;
-            case 3: filter<3>(op, count, state); return 3;
-            case 2: filter<2>(op, count, state); return 2;
-            default: filter<1>(op, count, state); return 1;
-        }
+        while (row < ABREAST && op + row < end && op[row].kind == Kind::filter && aside(op, row)) ++row;
+        if (row == 1) filter_alone(op, count, state);
+        else if (row <= D) filter<1>(op, row, count, state);
+        else if (row <= 2 * D) filter<2>(op, row, count, state);
+        else if (row <= 3 * D) filter<3>(op, row, count, state);
+        else filter<4>(op, row, count, state);
+        return row;
     }
 
     // Whether a filter reads none of those that stand before it.
@@ -389,32 +426,56 @@ private:
         return true;
     }
 
-    template <int F>
-    KLANN_APART void filter(const Operation* op, int count, double* state) noexcept {
-        const S* x[F];
-        S* y[F];
-        detail::Space space[F];
-        double s[F], z[F];
-        for (int f = 0; f < F; ++f) {
-            x[f] = plane(inputs[static_cast<std::size_t>(op[f].inputs)]);
-            y[f] = plane(op[f].output);
-            space[f] = spaces[static_cast<std::size_t>(op[f].weight)];
-            s[f] = state[2 * op[f].weight];
-            z[f] = state[2 * op[f].weight + 1];
+    KLANN_APART void filter_alone(const Operation* op, int count, double* state) noexcept {
+        const S* x = plane(inputs[static_cast<std::size_t>(op->inputs)]);
+        S* y = plane(op->output);
+        const detail::Space m = spaces[static_cast<std::size_t>(op->weight)];
+        double s = state[2 * op->weight], z = state[2 * op->weight + 1];
+        for (int t = 0; t < count; ++t) {
+            const double in = static_cast<double>(x[t]);
+            y[t] = static_cast<S>(m.c[0] * s + m.c[1] * z + m.d * in);
+            const double next = m.a[0] * s + (m.a[1] * z + m.b[0] * in);
+            z = m.a[3] * z + (m.a[2] * s + m.b[1] * in);
+            s = next;
         }
-        for (int t = 0; t < count; ++t)
-            for (int f = 0; f < F; ++f) {
-                const detail::Space& m = space[f];
-                const double in = static_cast<double>(x[f][t]);
-                y[f][t] = static_cast<S>(m.c[0] * s[f] + m.c[1] * z[f] + m.d * in);
-                const double next = m.a[0] * s[f] + m.a[1] * z[f] + m.b[0] * in;
-                z[f] = m.a[2] * s[f] + m.a[3] * z[f] + m.b[1] * in;
-                s[f] = next;
+        state[2 * op->weight] = s;
+        state[2 * op->weight + 1] = z;
+        for (int t = count; t < detail::CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
+    }
+
+    template <int V>
+    KLANN_APART void filter(const Operation* op, int row, int count, double* state) noexcept {
+        constexpr int L = V * D;
+        Doubles coefficients[9][V] = {}, s[V] = {}, z[V] = {};
+        alignas(detail::BYTES) double sound[detail::CHUNK * L];
+        for (int f = 0; f < row; ++f) {
+            const detail::Space& m = spaces[static_cast<std::size_t>(op[f].weight)];
+            const double told[9] = {m.a[0], m.a[1], m.a[2], m.a[3], m.b[0], m.b[1], m.c[0], m.c[1], m.d};
+            for (int i = 0; i < 9; ++i) coefficients[i][f / D][f % D] = told[i];
+            s[f / D][f % D] = state[2 * op[f].weight];
+            z[f / D][f % D] = state[2 * op[f].weight + 1];
+            const S* x = plane(inputs[static_cast<std::size_t>(op[f].inputs)]);
+            for (int t = 0; t < count; ++t) sound[t * L + f] = static_cast<double>(x[t]);
+        }
+        for (int f = row; f < L; ++f)
+            for (int t = 0; t < count; ++t) sound[t * L + f] = 0;
+        for (int t = 0; t < count; ++t) {
+            Doubles* at = reinterpret_cast<Doubles*>(sound + t * L);
+            KLANN_UNROLL
+            for (int v = 0; v < V; ++v) {
+                const Doubles x = at[v];
+                at[v] = coefficients[6][v] * s[v] + coefficients[7][v] * z[v] + coefficients[8][v] * x;
+                const Doubles next = coefficients[0][v] * s[v] + (coefficients[1][v] * z[v] + coefficients[4][v] * x);
+                z[v] = coefficients[3][v] * z[v] + (coefficients[2][v] * s[v] + coefficients[5][v] * x);
+                s[v] = next;
             }
-        for (int f = 0; f < F; ++f) {
-            state[2 * op[f].weight] = s[f];
-            state[2 * op[f].weight + 1] = z[f];
-            for (int t = count; t < detail::CHUNK; ++t) y[f][t] = 0;  // read with the rest of a vector
+        }
+        for (int f = 0; f < row; ++f) {
+            state[2 * op[f].weight] = s[f / D][f % D];
+            state[2 * op[f].weight + 1] = z[f / D][f % D];
+            S* y = plane(op[f].output);
+            for (int t = 0; t < count; ++t) y[t] = static_cast<S>(sound[t * L + f]);
+            for (int t = count; t < detail::CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
         }
     }
 
@@ -422,7 +483,7 @@ private:
     std::vector<std::int32_t> inputs;
     std::vector<Filter> filters;
     std::vector<detail::Space> spaces;
-    std::vector<S> weights;
+    std::vector<Weight> weights;
     std::vector<Pack> values;
     std::vector<double> states;
     double model_rate;
