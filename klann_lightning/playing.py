@@ -8,7 +8,7 @@ from klann_lightning.data.audio import AudioWriter, audio_info, iter_audio
 from klann_lightning.doctor.mend import lay_back
 from klann_lightning.doctor.recipe import WHOLE, Recipe, Recipes
 from klann_lightning.errors import ConfigError, PairError
-from klann_lightning.export.document import model_from, read_document
+from klann_lightning.export.document import is_document, model_from, read_document
 from klann_lightning.models.base import AudioModel
 from klann_lightning.streaming import Samples, StreamingRunner
 from klann_lightning.training.checkpoints import mended_as, model_of, read_checkpoint
@@ -47,7 +47,7 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
 
 def trained(path: Path) -> tuple[AudioModel, Recipes]:
     """The model of a checkpoint or of an exported document, and how its recordings were mended."""
-    if path.suffix == ".json":
+    if is_document(path):
         return model_from(read_document(path)), {}
     content = read_checkpoint(path)
     return model_of(path, content), mended_as(path, content)

@@ -146,11 +146,11 @@ def test_other_models_are_refused_by_name():
 
 @pytest.mark.parametrize("kind", ["json", "cpp", "onnx", "torch"])
 def test_the_command_says_how_near_it_is(kind, checkpoint, tmp_path, capsys):  # noqa: F811
-    main(["export", str(checkpoint), str(tmp_path / "out.x"), "--format", kind])
+    main(["export", str(checkpoint), str(tmp_path / "out.pt2"), "--format", kind])
     said = capsys.readouterr().out
-    assert "out.x" in said
+    assert "out.pt2" in said
     assert kind == "cpp" or "its samples are the model's to -" in said
-    assert (tmp_path / "out.x").exists()
+    assert (tmp_path / "out.pt2").exists()
 
 
 def test_an_exported_document_plays(checkpoint, noise, tmp_path):  # noqa: F811
@@ -170,4 +170,6 @@ def test_no_such_format_and_no_such_place(checkpoint, tmp_path):  # noqa: F811
     (tmp_path / "file").write_text("")
     for kind in ("json", "cpp", "onnx", "torch"):
         with pytest.raises(CheckpointError, match=r"cannot be written|is a file"):
-            main(["export", str(checkpoint), str(tmp_path / "file" / "x"), f"--format={kind}"])
+            main(["export", str(checkpoint), str(tmp_path / "file" / "x.pt2"), f"--format={kind}"])
+    with pytest.raises(ConfigError, match=r"end in \.pt2: name it .*x\.pt2"):
+        main(["export", str(checkpoint), str(tmp_path / "x.pth"), "--format=torch"])

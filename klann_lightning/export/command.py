@@ -104,6 +104,10 @@ def _onnx_players(step: Path, whole: Path, state: NDArray[np.float64]) -> list[C
 def _torch(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
     from klann_lightning.export.program import export_program, player
 
+    if out.suffix != ".pt2":
+        raise ConfigError(
+            f"torch.export.load reads only files that end in .pt2: name it {out.with_suffix('.pt2')}."
+        )
     _write(out, export_program(model))
     return Exported(f"{out}, for torch.export.load", _error_db(model, player(out, model.init_state(1))))
 

@@ -105,6 +105,15 @@ def write_document(path: Path, content: Mapping[str, Any]) -> None:
         ) from error
 
 
+def is_document(path: Path) -> bool:
+    """Whether a file begins as documents do, and checkpoints do not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"{")
+    except OSError:
+        return False
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """A document that its schema allows; CheckpointError says what is wrong with it."""
     from jsonschema import Draft202012Validator
