@@ -115,19 +115,20 @@ def process(
     print(play(checkpoint, source, output, block, as_recorded))
 
 
-def export(checkpoint: Path, out: Path, format: str = "json") -> None:
+def export(checkpoint: Path, out: Path, format: str = "json", precision: str = "float32") -> None:
     """Write a trained model that runs without Python, or without us.
 
     Args:
         checkpoint: of a fit.
         out: a file; for cpp a folder.
         format: json (one documented file), cpp (a C++17 header and examples), onnx or torch (torch.export).
+        precision: of the layers' weights: float32, or in half the memory float16 or int16.
     """
     before_torch()
     from klann_lightning.export.command import run
 
     after_torch()
-    print(run(checkpoint, out, format))
+    print(run(checkpoint, out, format, precision))
 
 
 def import_results(results_dir: Path, out: Path, sample_rate: int = 44100) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import error_db
 from jsonschema import Draft202012Validator
 from test_cli import checkpoint  # noqa: F401
 
@@ -39,6 +38,9 @@ def system(name):
     torch.manual_seed(list(SYSTEMS).index(name))
     model = SYSTEMS[name]()
     with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.mul_(2)
         model.bank.cutoff.add_(torch.randn_like(model.bank.cutoff))
         model.bank.damping.add_(torch.randn_like(model.bank.damping))
         model.bank.mix.add_(torch.randn_like(model.bank.mix))
@@ -54,6 +56,14 @@ def model(request):
 @pytest.fixture(scope="module")
 def noise():
     return torch.rand(20_000, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def off_db(played, known):
+    """The error's energy over that of what moves in the known sound, where that is more than a click."""
+    known = known.double()
+    moving = (known - known.mean()).square().sum()
+    scale = moving if moving > 1e-3 * known.square().sum() else known.square().sum()
+    return float(10 * torch.log10((played.double() - known).square().sum() / scale + 1e-30))
 
 
 @torch.no_grad()
@@ -72,7 +82,26 @@ def test_a_document_gives_the_checkpoints_samples(model, noise, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again.play_whole(noise), model.play_whole(noise), rtol=0, atol=0)
     snapshot = {name: torch.tensor(part, dtype=torch.float64) for name, part in content["snapshot"].items()}
-    assert error_db(exact(again, snapshot["input"]), snapshot["output"]) < -250
+    assert off_db(exact(again, snapshot["input"]), snapshot["output"]) < -250
+
+
+@pytest.mark.parametrize(("precision", "least_db", "most_db"), [("float16", -90, -45), ("int16", -110, -60)])
+def test_rounded_weights_cost_what_is_said(precision, least_db, most_db, model, noise):
+    content = document(model, precision=precision)
+    rounded = model_from(content)
+    assert least_db < off_db(exact(rounded, noise), exact(model, noise)) < most_db
+    assert document(rounded, precision=precision)["operations"] == content["operations"]
+    assert content["filters"][0]["mix"] == document(model)["filters"][0]["mix"]
+
+
+def test_a_weight_that_no_half_holds_is_named():
+    model = system("small parallel")
+    with torch.no_grad():
+        model.lift.last.weight[0, 0] = 1e5
+    with pytest.raises(ConfigError, match=r"which float16 cannot hold\. Take int16"):
+        document(model, precision="float16")
+    with pytest.raises(ConfigError, match="no precision 'int8'; there are float32, float16, int16"):
+        document(model, precision="int8")
 
 
 def other(content, **changes):
@@ -120,7 +149,7 @@ def test_an_onnx_step_is_the_model_in_blocks_of_any_size(model, noise):
         y, state = step.run(None, {"x": noise[None, at : at + size].numpy(), "state": state})
         outputs.append(torch.from_numpy(y[0]))
         at += size
-    assert error_db(torch.cat(outputs), exact(model, noise[:at])) < -100
+    assert off_db(torch.cat(outputs), exact(model, noise[:at])) < -100
 
 
 def test_a_whole_onnx_graph_plays_any_length_and_number(model, noise):
@@ -129,14 +158,14 @@ def test_a_whole_onnx_graph_plays_any_length_and_number(model, noise):
         x = torch.stack([noise[:length], -noise[:length], 0 * noise[:length]])
         (y,) = whole.run(None, {"x": x.numpy()})
         for row, played in zip(x, y, strict=True):
-            assert error_db(torch.from_numpy(played), exact(model, row)) < -100
+            assert off_db(torch.from_numpy(played), exact(model, row)) < -100
 
 
 def test_a_torch_program_is_the_model(noise, tmp_path):
     for made in (system("small series"), Lstm(8).eval()):
         (tmp_path / "model.pt2").write_bytes(export_program(made))
         played = player(tmp_path / "model.pt2", made.init_state(1))(noise[: 20 * BLOCK])
-        assert error_db(played, exact(made, noise[: 20 * BLOCK])) < -100
+        assert off_db(played, exact(made, noise[: 20 * BLOCK])) < -100
 
 
 def test_other_models_are_refused_by_name():
@@ -151,6 +180,13 @@ def test_the_command_says_how_near_it_is(kind, checkpoint, tmp_path, capsys):  #
     assert "out.pt2" in said
     assert kind == "cpp" or "its samples are the model's to -" in said
     assert (tmp_path / "out.pt2").exists()
+
+
+def test_the_command_says_what_rounding_costs(checkpoint, tmp_path, capsys):  # noqa: F811
+    for kind in ("json", "cpp", "onnx"):
+        main(["export", str(checkpoint), str(tmp_path / kind), "--format", kind, "--precision", "int16"])
+        assert "its weights in int16 cost -" in capsys.readouterr().out
+    assert read_document(tmp_path / "json")["precision"] == "int16"
 
 
 def test_an_exported_document_plays(checkpoint, noise, tmp_path):  # noqa: F811

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import error_db
-from test_export import system
+from test_export import off_db, system
 
 from klann_lightning.errors import ConfigError
 from klann_lightning.live import play_live
@@ -36,7 +35,7 @@ def test_any_blocks_give_the_sound_of_the_whole(sizes):
     played = np.concatenate([runner.process(block) for block in blocks_of(x, *sizes)])
     assert len(runner.finish()) == 0
     with torch.no_grad():
-        assert error_db(torch.from_numpy(played), model.play_whole(torch.from_numpy(x))) < -120
+        assert off_db(torch.from_numpy(played), model.play_whole(torch.from_numpy(x))) < -120
 
 
 def test_a_model_that_works_on_blocks_is_late_by_them():
@@ -48,7 +47,7 @@ def test_a_model_that_works_on_blocks_is_late_by_them():
     assert [len(part) for part in parts] == [len(block) for block in blocks_of(x, 7, 50, 1, 32)]
     played = np.concatenate([*parts, runner.finish()])[runner.latency :]
     with torch.no_grad():
-        assert error_db(torch.from_numpy(played), model.play_whole(torch.from_numpy(x))) < -110
+        assert off_db(torch.from_numpy(played), model.play_whole(torch.from_numpy(x))) < -110
 
 
 def test_a_reset_begins_anew_and_time_is_counted():
@@ -97,7 +96,7 @@ def test_live_playing_is_the_model_and_counts_what_was_lost(monkeypatch, capsys)
     assert card.settings == (44100, 64, 1, "float32")
     with torch.no_grad():
         known = model.play_whole(torch.from_numpy(x))
-    assert error_db(torch.from_numpy(np.concatenate(card.heard)), known) < -120
+    assert off_db(torch.from_numpy(np.concatenate(card.heard)), known) < -120
     said = capsys.readouterr().out
     assert "playing at 44100 Hz in blocks of 64, 10.0 ms late" in said
     assert "in   -0.0 dB" in said

@@ -15,11 +15,21 @@ from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.export.document import document, model_from, read_document, write_document
 from klann_lightning.files import replacing
 from klann_lightning.models.base import AudioModel
-from klann_lightning.models.klann import Klann
 from klann_lightning.training.checkpoints import model_of, read_checkpoint
 
 PARITY_DB = -100.0  # of what is exported against the model in 64 bit
 TRIED = 44100  # samples of noise that an export is tried on, beside the snapshot
+
+
+class Made(NamedTuple):
+    """What is exported."""
+
+    model: AudioModel
+    training: Mapping[str, Any]
+    precision: str
+
+    def document(self) -> dict[str, Any]:
+        return document(self.model, self.training, self.precision)
 
 
 class Exported(NamedTuple):
@@ -29,7 +39,7 @@ class Exported(NamedTuple):
     error_db: float | None  # None where nothing here can play it
 
 
-def run(checkpoint: Path, out: Path, kind: str) -> str:
+def run(checkpoint: Path, out: Path, kind: str, precision: str) -> str:
     """Write a checkpoint's model in one of FORMATS; what was written, in words.
 
     Raises ConfigError for a format or a model that cannot be, CheckpointError for files that cannot.
@@ -37,28 +47,34 @@ def run(checkpoint: Path, out: Path, kind: str) -> str:
     if kind not in FORMATS:
         raise ConfigError(f"there is no format {kind!r}; there are {', '.join(FORMATS)}.")
     content = read_checkpoint(checkpoint)
-    exported = FORMATS[kind](model_of(checkpoint, content), _training(checkpoint, content), out)
+    model = model_of(checkpoint, content)
+    made = Made(model, _training(checkpoint, content), precision)
+    cost = ""
+    if precision != "float32":
+        made = made._replace(model=model_from(made.document()))
+        cost = f"; its weights in {precision} cost {_error_db(model, _player(made.model)):.0f} dB of error"
+    exported = FORMATS[kind](made, out)
     if exported.error_db is None:
-        return exported.what
+        return exported.what + cost
     if exported.error_db > PARITY_DB:
         raise CheckpointError(
             f"{exported.what}, but its samples are off by {exported.error_db:.1f} dB: do not use it. "
             "Export another checkpoint of the run."
         )
-    return f"{exported.what}; its samples are the model's to {exported.error_db:.0f} dB"
+    return f"{exported.what}; its samples are the model's to {exported.error_db:.0f} dB{cost}"
 
 
-def _json(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
-    write_document(out, document(model, training))
-    return Exported(str(out), _error_db(model, _player(model_from(read_document(out)))))
+def _json(made: Made, out: Path) -> Exported:
+    write_document(out, made.document())
+    return Exported(str(out), _error_db(made.model, _player(model_from(read_document(out)))))
 
 
-def _cpp(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
+def _cpp(made: Made, out: Path) -> Exported:
     from klann_lightning.export.cpp import write_cpp
 
-    content = document(model, training)
+    content = made.document()
     write_cpp(out, content)
-    build = f"cmake -S {out} -B {out / 'build'} -DNATIVE=ON && cmake --build {out / 'build'}"
+    build = f"cmake -S {out} -B {out / 'build'} && cmake --build {out / 'build'}"
     check = f"{out / 'build' / 'filter_wav'} --check --model {out / 'model.json'}"
     return Exported(
         f"{out}: klann.hpp, model.hpp and examples. Build them: {build}; try them on a snapshot: {check}",
@@ -66,19 +82,19 @@ def _cpp(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
     )
 
 
-def _onnx(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
+def _onnx(made: Made, out: Path) -> Exported:
     try:
         from klann_lightning.export.graph import first_state, step_graph, whole_graph
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is missing. Install it: pip install 'klann_lightning[onnx]'"
         ) from error
-    content = document(model, training)
+    content = made.document()
     whole = out.with_name(f"{out.stem}-whole.onnx")
     graphs = {out: step_graph(content), whole: whole_graph(content)}
-    for path, made in graphs.items():
-        _write(path, made.SerializeToString())
-    error_db = max(_error_db(model, play) for play in _onnx_players(out, whole, first_state(content)))
+    for path, one in graphs.items():
+        _write(path, one.SerializeToString())
+    error_db = max(_error_db(made.model, play) for play in _onnx_players(out, whole, first_state(content)))
     return Exported(f"{out}, block by block, and {whole}, all at once", error_db)
 
 
@@ -101,18 +117,20 @@ def _onnx_players(step: Path, whole: Path, state: NDArray[np.float64]) -> list[C
     return [in_steps, lambda x: torch.from_numpy(sessions[1].run(None, {"x": x[None].numpy()})[0][0])]
 
 
-def _torch(model: AudioModel, training: Mapping[str, Any], out: Path) -> Exported:
+def _torch(made: Made, out: Path) -> Exported:
     from klann_lightning.export.program import export_program, player
 
     if out.suffix != ".pt2":
         raise ConfigError(
             f"torch.export.load reads only files that end in .pt2: name it {out.with_suffix('.pt2')}."
         )
-    _write(out, export_program(model))
-    return Exported(f"{out}, for torch.export.load", _error_db(model, player(out, model.init_state(1))))
+    _write(out, export_program(made.model))
+    return Exported(
+        f"{out}, for torch.export.load", _error_db(made.model, player(out, made.model.init_state(1)))
+    )
 
 
-FORMATS: dict[str, Callable[[AudioModel, Mapping[str, Any], Path], Exported]] = {
+FORMATS: dict[str, Callable[[Made, Path], Exported]] = {
     "json": _json,
     "cpp": _cpp,
     "onnx": _onnx,
@@ -130,8 +148,9 @@ def _error_db(model: AudioModel, play: Callable[[Tensor], Tensor]) -> float:
     return float(10 * torch.log10((played - exact).square().sum() / exact.square().sum() + 1e-30))
 
 
-def _player(model: Klann) -> Callable[[Tensor], Tensor]:
-    return lambda x: model.double().play_whole(x.double())
+def _player(model: AudioModel) -> Callable[[Tensor], Tensor]:
+    exact = deepcopy(model).double()
+    return lambda x: exact.play_whole(x.double())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,18 +6,34 @@ which plays a wav file, and a plug-in.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from klann_lightning.errors import CheckpointError
-from klann_lightning.export.document import write_document
+from klann_lightning.export.document import short_scale, write_document
 from klann_lightning.files import write_whole
 
 EXAMPLES = ("klann.hpp", "filter_wav.cpp", "plugin.cpp", "CMakeLists.txt")
 MODEL, DOCUMENT = "model.hpp", "model.json"
+
+
+class Coding(NamedTuple):
+    """How weights lie in memory."""
+
+    name: str  # of klann::Coding
+    kind: str
+    written: Callable[[float, float], str]  # of a weight and its operation's scale
+
+
+CODINGS = {
+    "float32": Coding("floats", "float", lambda value, scale: f"{value!r}F"),
+    "float16": Coding("halves", "std::uint16_t", lambda value, scale: str(np.float16(value).view(np.uint16))),
+    "int16": Coding("shorts", "std::int16_t", lambda value, scale: str(round(value / scale))),
+}
 
 
 def write_cpp(folder: Path, content: Mapping[str, Any]) -> None:
@@ -41,18 +57,22 @@ def baked(content: Mapping[str, Any]) -> str:
     """A header with all of the model in constants, which costs no time to load."""
     operations: list[str] = []
     inputs: list[int] = []
-    weights: list[float] = []
+    weights: list[str] = []
+    scales: list[str] = []
     planes = 1
+    coding, kind, written = CODINGS[content["precision"]]
     for one in content["operations"]:
         of_filter = one["kind"] == "filter"
-        weight = one["filter"] if of_filter else len(weights)
         rows = [] if of_filter else one["weight"]
+        weight = one["filter"] if of_filter else len(weights)
         bias = 0 if of_filter else weight + sum(map(len, rows))
         width = 1 if of_filter else len(rows) // (2 if one["kind"] == "gated" else 1)
         numbers = len(one["inputs"]), width, planes, len(inputs), weight, bias
         operations.append(f"{{klann::Kind::{one['kind']}, {', '.join(map(str, numbers))}}}")
+        scale = 1.0 if of_filter else short_scale(one)
+        scales.append(f"{scale!r}F")
         inputs += one["inputs"]
-        weights += [*chain.from_iterable(rows), *one.get("bias", [])]
+        weights += [written(value, scale) for row in [*rows, one.get("bias", [])] for value in row]
         planes += width
     filters = [
         _braced([one["cutoff_hz"], one["damping"], *one["mix"], *one["state"]]) for one in content["filters"]
@@ -69,10 +89,12 @@ namespace model {{
 
 inline constexpr klann::Operation OPERATIONS[] = {_listed(operations)};
 inline constexpr std::int32_t INPUTS[] = {_listed(inputs)};
-inline constexpr double WEIGHTS[] = {_listed(map(repr, weights))};
+inline constexpr {kind} WEIGHTS[] = {_listed(weights)};
+inline constexpr float SCALES[] = {_listed(scales)};
 inline constexpr klann::Filter FILTERS[] = {_listed(filters)};
 inline constexpr klann::Model MODEL = {{
-    OPERATIONS, INPUTS, WEIGHTS, FILTERS, {counts}, {planes}, {float(content["sample_rate"])!r}, {levels}}};
+    OPERATIONS, INPUTS, WEIGHTS, klann::Coding::{coding}, SCALES, FILTERS,
+    {counts}, {planes}, {float(content["sample_rate"])!r}, {levels}}};
 
 }}  // namespace model
 """

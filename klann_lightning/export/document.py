@@ -7,6 +7,7 @@ any sample rate. Numbers have all their digits: what is read back gives the chec
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,7 @@ from klann_lightning.models.stacked import StackedKlann
 
 FORMAT, VERSION = "klann", 1
 SYSTEMS = {one.__name__: one for one in (ParallelKlann, ParallelSeriesKlann, StackedKlann)}
+PRECISIONS = ("float32", "float16", "int16")
 SNAPSHOT = 4096  # samples
 SNAPSHOT_SEED = 0
 
@@ -54,13 +56,22 @@ class _Listing:
 
 
 @torch.no_grad()
-def document(model: AudioModel, training: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All of a model as plain data; `training` is kept as it is. ConfigError for what is no KLANN."""
+def document(
+    model: AudioModel, training: Mapping[str, Any] | None = None, precision: str = "float32"
+) -> dict[str, Any]:
+    """All of a model as plain data, its layers' weights rounded; `training` is kept as it is.
+
+    ConfigError for what is no KLANN, and for weights that `precision`, one of PRECISIONS, cannot hold.
+    """
     if not isinstance(model, Klann) or type(model).__name__ not in SYSTEMS:
         raise ConfigError(
             f"a {type(model).__name__} is not made of layers and filters: only {', '.join(SYSTEMS)} can be "
             "written as JSON, C++ or ONNX. --format torch takes some of the others."
         )
+    if precision not in PRECISIONS:
+        raise ConfigError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
+    if precision != "float32":
+        model = _rounded(model, precision)
     listing = _Listing()
     model.write(listing)
     exact = copy.deepcopy(model).double()
@@ -81,11 +92,31 @@ def document(model: AudioModel, training: Mapping[str, Any] | None = None) -> di
         "input_level": float(model.input_level),
         "output_level": float(model.output_level),
         "system": {"name": type(model).__name__, **_sizes(model), "initial": model.initial},
+        "precision": precision,
         "operations": listing.operations,
         "filters": [dict(zip(told, values, strict=True)) for values in zip(*columns, strict=True)],
         "training": dict(training or {}),
         "snapshot": _snapshot(exact),
     }
+
+
+def short_scale(operation: Mapping[str, Any]) -> float:
+    """The power of 2 of which an operation's weights are multiples, as 16-bit integers."""
+    largest = max(abs(value) for row in [*operation["weight"], operation["bias"]] for value in row)
+    return 2.0 ** math.ceil(math.log2(largest / 32767)) if largest > 0 else 1.0
+
+
+def _rounded(model: Klann, precision: str) -> Klann:
+    """A copy with the weights of its layers in 16 bits; the filters stay as they are."""
+    rounded, listing = copy.deepcopy(model), _Listing()
+    rounded.write(listing)
+    for layer, one in zip(listing.layers, (o for o in listing.operations if "weight" in o), strict=True):
+        scale = short_scale(one)
+        for part in (layer.weight, layer.bias):
+            part.copy_(part.half() if precision == "float16" else (part / scale).round() * scale)
+            if not part.isfinite().all():
+                raise ConfigError("a weight is beyond 65504, which float16 cannot hold. Take int16.")
+    return rounded
 
 
 def write_document(path: Path, content: Mapping[str, Any]) -> None:

@@ -54,6 +54,7 @@ def player(path: Path, state: State) -> Callable[[Tensor], Tensor]:
     """Plays whole blocks [T] of what was exported, from `state` on."""
     step = torch.export.load(path).module()
 
+    @torch.no_grad()
     def play(x: Tensor) -> Tensor:
         at, outputs = state, []
         for block in x[: len(x) // BLOCK * BLOCK].split(BLOCK):

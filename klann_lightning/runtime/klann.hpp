@@ -5,93 +5,24 @@
 //   klann::Processor<float> player(document.model(), channels);
 //   player.process(in, out, frames);                // any number of frames; no look-ahead, no latency
 //
-// C++17, nothing else. `process`, `tick` and `reset` neither allocate nor lock nor throw. Blocks of any size
-// give the same samples to the bit. What is not a number in the input counts as silence.
-#pragma once
+// C++17, nothing else. Compiled for any x86-64, it still uses the widest vectors that the processor has.
+// `process`, `tick` and `reset` neither allocate nor lock nor throw. Blocks of any size give the same samples to
+// the bit. What is not a number in the input counts as silence. The file must be called klann.hpp.
+#if defined(KLANN_LEVEL)
 
-#include <clocale>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <string>
-#include <string_view>
-#include <type_traits>
-#include <vector>
+// ---- What is compiled for each kind of processor: this file includes itself for it ----
 
-#if defined(__SSE2__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
+namespace klann::detail::KLANN_LEVEL {
 
-namespace klann {
+constexpr int BYTES = KLANN_BYTES, TILE = BYTES == 64 ? 4 : 2;  // of a register; vectors of time held in some
 
-constexpr int VERSION = 1;  // of the JSON that is read
-
-// ---- What a model is ----
-
-enum class Kind : std::int32_t { gated, linear, filter };
-
-// One operation on planes of samples: plane 0 is the input, the last one written is the output. A gated layer
-// is a linear one of twice the width, whose first half is multiplied by the sigmoid of the second.
-struct Operation {
-    Kind kind;
-    std::int32_t fan_in;  // planes that are read
-    std::int32_t width;   // planes that are written, from `output` on
-    std::int32_t output;
-    std::int32_t inputs;  // the first of its entries in Model::inputs
-    std::int32_t weight;  // offset of [rows][fan_in] in Model::weights; of a filter, its index
-    std::int32_t bias;    // offset of [rows]
-};
-
-// A trapezoidal state-variable filter, by its analogue prototype.
-struct Filter {
-    double cutoff_hz, damping;  // 1/sqrt(2) is Butterworth
-    double low, band, high;     // the outputs' weights
-    double first, second;       // its states before the first sample
-};
-
-// All of a model, in arrays of somebody else.
-struct Model {
-    const Operation* operations;
-    const std::int32_t* inputs;
-    const double* weights;
-    const Filter* filters;
-    std::int32_t operation_count, input_count, weight_count, filter_count, planes;
-    double sample_rate, input_level, output_level;
-};
-
-// ---- Vectors of samples ----
-
-namespace detail {
-
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, TILE = 4;  // of a register; vectors of time that are held in registers at once
-#elif defined(__AVX__)
-constexpr int BYTES = 32, TILE = 2;
-#else
-constexpr int BYTES = 16, TILE = 2;
-#endif
-constexpr int CHUNK = 64;  // samples that are worked on at a time
-
-#if defined(__GNUC__) || defined(__clang__)
-#define KLANN_VECTORS
-#define KLANN_INLINE inline __attribute__((always_inline))
-#if defined(__clang__)
-#define KLANN_UNROLL _Pragma("unroll")
-#else
-#define KLANN_UNROLL _Pragma("GCC unroll 16")
-#endif
-#define KLANN_APART __attribute__((noinline))
+#if defined(KLANN_VECTORS)
 template <class S>
 struct PackOf {
-    typedef S Type __attribute__((vector_size(BYTES)));
+    typedef S Type __attribute__((vector_size(BYTES), may_alias));
 };
-typedef std::int32_t Integers __attribute__((vector_size(BYTES)));
+typedef std::int32_t Integers __attribute__((vector_size(BYTES), may_alias));
 #else
-#define KLANN_INLINE inline
-#define KLANN_APART
-#define KLANN_UNROLL
 template <class S>
 struct alignas(BYTES) Plain {
     static constexpr int COUNT = BYTES / static_cast<int>(sizeof(S));
@@ -124,12 +55,12 @@ template <class S>
 constexpr int LANES = BYTES / static_cast<int>(sizeof(S));
 
 // x between -limit and limit, and 1/x to 2e-7 of it: with the processor's own instructions where it has some.
-#if defined(KLANN_VECTORS) && defined(__AVX512F__)
+#if KLANN_BYTES == 64
 KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
     return _mm512_maskz_max_ps(0xFFFF, _mm512_maskz_min_ps(0xFFFF, x, _mm512_set1_ps(limit)), _mm512_set1_ps(-limit));
 }
 KLANN_INLINE Pack<float> estimate(Pack<float> x) { return _mm512_maskz_rcp14_ps(0xFFFF, x); }
-#elif defined(KLANN_VECTORS) && defined(__AVX__)
+#elif KLANN_BYTES == 32
 KLANN_INLINE Pack<float> within(Pack<float> x, float limit) {
     return _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(limit)), _mm256_set1_ps(-limit));
 }
@@ -187,6 +118,289 @@ KLANN_INLINE void gate(Pack<double>& value, Pack<double> by) {
     value = value / by;
 }
 
+// Where a register has few lanes, a weight lies in memory as often as it has: to spread it would take longer.
+template <class S, int BYTES_OF>
+struct WeightOf {
+    typedef S Type;
+};
+template <class S>
+struct WeightOf<S, 16> {
+    typedef Pack<S> Type;
+};
+
+// All operations of a model over up to CHUNK samples of one channel.
+template <class S>
+class Kernel final : public Engine<S> {
+    typedef KLANN_LEVEL::Pack<S> Pack;
+    static constexpr int W = LANES<S>, N = CHUNK / W;
+    typedef KLANN_LEVEL::Pack<double> Doubles;
+    static constexpr int D = LANES<double>, ABREAST = 4 * D < 16 ? 4 * D : 16;  // filters at once
+    typedef typename WeightOf<S, BYTES>::Type Weight;
+
+public:
+    explicit Kernel(const Model& model)
+        : Engine<S>(model),
+          weight_row(sizeof(Weight) * static_cast<std::size_t>(model.weight_count)),
+          value_row(sizeof(Pack) * N * static_cast<std::size_t>(model.planes)) {
+        for (int o = 0; o < model.operation_count; ++o) {
+            const Operation& op = model.operations[o];
+            const int rows = op.kind == Kind::filter ? 0 : op.kind == Kind::gated ? 2 * op.width : op.width;
+            for (int i = op.weight; i < op.weight + rows * (op.fan_in + 1); ++i)
+                weights()[i] = Weight{} + static_cast<S>(weight_of(model, o, i));
+        }
+    }
+
+    void chunk(const S* in, S* out, int count, double* state) noexcept override {
+        S* first = plane(0);
+        const int vectors = (count + W - 1) / W, whole = (vectors + TILE - 1) / TILE * TILE;
+        for (int t = 0; t < count; ++t) first[t] = finite(in[t]) * this->input_scale;
+        for (int t = count; t < whole * W; ++t) first[t] = 0;
+        const Operation* const end = this->operations.data() + this->operations.size();
+        for (const Operation* op = this->operations.data(); op < end; ++op) {
+            if (op->kind == Kind::filter) {
+                op += filter_row(op, end, count, state) - 1;
+                continue;
+            }
+            const bool gates = op->kind == Kind::gated;
+            int unit = 0;
+            if (gates) {
+                for (; unit + 2 <= op->width; unit += 2) gated<2>(*op, unit, whole);
+                if (unit < op->width) gated<1>(*op, unit, whole);
+            } else {
+                for (; unit + 4 <= op->width; unit += 4) linear<4>(*op, unit, whole);
+                for (; unit < op->width; ++unit) linear<1>(*op, unit, whole);
+            }
+        }
+        const S* last = plane(this->last_plane);
+        for (int t = 0; t < count; ++t) out[t] = last[t] * this->output_scale;
+    }
+
+private:
+    // Beyond a million times full scale nothing is sound.
+    static S finite(S x) noexcept {
+        const S most = static_cast<S>(1e6);
+        return x > most ? most : x < -most ? -most : x == x ? x : 0;
+    }
+
+    S* plane(int index) noexcept { return reinterpret_cast<S*>(values() + static_cast<std::ptrdiff_t>(index) * N); }
+
+    // R rows of a layer over TILE vectors of time.
+    template <int R>
+    KLANN_INLINE void affine(const Operation& op, const int (&row)[R], int at, Pack (&sum)[R][TILE]) const noexcept {
+        const Weight* weight[R];
+        KLANN_UNROLL
+        for (int r = 0; r < R; ++r) {
+            weight[r] = weights() + op.weight + static_cast<std::ptrdiff_t>(row[r]) * op.fan_in;
+            KLANN_UNROLL
+            for (int v = 0; v < TILE; ++v) sum[r][v] = Pack{} + weights()[op.bias + row[r]];
+        }
+        const std::int32_t* from = this->inputs.data() + op.inputs;
+        for (int i = 0; i < op.fan_in; ++i) {
+            const Pack* x = values() + static_cast<std::ptrdiff_t>(from[i]) * N + at;
+            KLANN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                KLANN_UNROLL
+                for (int v = 0; v < TILE; ++v) sum[r][v] += x[v] * weight[r][i];
+            }
+        }
+    }
+
+    template <int U>
+    void gated(const Operation& op, int unit, int vectors) noexcept {
+        int row[2 * U];
+        for (int u = 0; u < U; ++u) {
+            row[u] = unit + u;
+            row[U + u] = unit + u + op.width;
+        }
+        Pack* to = values() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
+        for (int at = 0; at < vectors; at += TILE) {
+            Pack sum[2 * U][TILE];
+            affine<2 * U>(op, row, at, sum);
+            KLANN_UNROLL
+            for (int u = 0; u < U; ++u) {
+                KLANN_UNROLL
+                for (int v = 0; v < TILE; ++v) {
+                    gate(sum[u][v], sum[U + u][v]);
+                    to[u * N + at + v] = sum[u][v];
+                }
+            }
+        }
+    }
+
+    template <int R>
+    void linear(const Operation& op, int unit, int vectors) noexcept {
+        int row[R];
+        for (int r = 0; r < R; ++r) row[r] = unit + r;
+        Pack* to = values() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
+        for (int at = 0; at < vectors; at += TILE) {
+            Pack sum[R][TILE];
+            affine<R>(op, row, at, sum);
+            KLANN_UNROLL
+            for (int r = 0; r < R; ++r) {
+                KLANN_UNROLL
+                for (int v = 0; v < TILE; ++v) to[r * N + at + v] = sum[r][v];
+            }
+        }
+    }
+
+    // Filters that read none of each other, ABREAST of them at most, each in a lane of its own: how many.
+    int filter_row(const Operation* op, const Operation* end, int count, double* state) noexcept {
+        int row = 1;
+        while (row < ABREAST && op + row < end && op[row].kind == Kind::filter && aside(op, row)) ++row;
+        if (row == 1) filter_alone(op, count, state);
+        else if (row <= D) filter<1>(op, row, count, state);
+        else if (row <= 2 * D) filter<2>(op, row, count, state);
+        else if (row <= 3 * D) filter<3>(op, row, count, state);
+        else filter<4>(op, row, count, state);
+        return row;
+    }
+
+    // Whether a filter reads none of those that stand before it.
+    bool aside(const Operation* op, int row) const noexcept {
+        for (int i = 0; i < row; ++i)
+            if (this->inputs[static_cast<std::size_t>(op[row].inputs)] == op[i].output) return false;
+        return true;
+    }
+
+    KLANN_APART void filter_alone(const Operation* op, int count, double* state) noexcept {
+        const S* x = plane(this->inputs[static_cast<std::size_t>(op->inputs)]);
+        S* y = plane(op->output);
+        const Space m = this->spaces[static_cast<std::size_t>(op->weight)];
+        double s = state[2 * op->weight], z = state[2 * op->weight + 1];
+        for (int t = 0; t < count; ++t) {
+            const double in = static_cast<double>(x[t]);
+            y[t] = static_cast<S>(m.c[0] * s + m.c[1] * z + m.d * in);
+            const double next = m.a[0] * s + (m.a[1] * z + m.b[0] * in);
+            z = m.a[3] * z + (m.a[2] * s + m.b[1] * in);
+            s = next;
+        }
+        state[2 * op->weight] = s;
+        state[2 * op->weight + 1] = z;
+        for (int t = count; t < CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
+    }
+
+    template <int V>
+    KLANN_APART void filter(const Operation* op, int row, int count, double* state) noexcept {
+        constexpr int L = V * D;
+        Doubles coefficients[9][V] = {}, s[V] = {}, z[V] = {};
+        alignas(BYTES) double sound[CHUNK * L];
+        for (int f = 0; f < row; ++f) {
+            const Space& m = this->spaces[static_cast<std::size_t>(op[f].weight)];
+            const double told[9] = {m.a[0], m.a[1], m.a[2], m.a[3], m.b[0], m.b[1], m.c[0], m.c[1], m.d};
+            for (int i = 0; i < 9; ++i) coefficients[i][f / D][f % D] = told[i];
+            s[f / D][f % D] = state[2 * op[f].weight];
+            z[f / D][f % D] = state[2 * op[f].weight + 1];
+            const S* x = plane(this->inputs[static_cast<std::size_t>(op[f].inputs)]);
+            for (int t = 0; t < count; ++t) sound[t * L + f] = static_cast<double>(x[t]);
+        }
+        for (int f = row; f < L; ++f)
+            for (int t = 0; t < count; ++t) sound[t * L + f] = 0;
+        for (int t = 0; t < count; ++t) {
+            Doubles* at = reinterpret_cast<Doubles*>(sound + t * L);
+            KLANN_UNROLL
+            for (int v = 0; v < V; ++v) {
+                const Doubles x = at[v];
+                at[v] = coefficients[6][v] * s[v] + coefficients[7][v] * z[v] + coefficients[8][v] * x;
+                const Doubles next = coefficients[0][v] * s[v] + (coefficients[1][v] * z[v] + coefficients[4][v] * x);
+                z[v] = coefficients[3][v] * z[v] + (coefficients[2][v] * s[v] + coefficients[5][v] * x);
+                s[v] = next;
+            }
+        }
+        for (int f = 0; f < row; ++f) {
+            state[2 * op[f].weight] = s[f / D][f % D];
+            state[2 * op[f].weight + 1] = z[f / D][f % D];
+            S* y = plane(op[f].output);
+            for (int t = 0; t < count; ++t) y[t] = static_cast<S>(sound[t * L + f]);
+            for (int t = count; t < CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
+        }
+    }
+
+    Weight* weights() const noexcept { return static_cast<Weight*>(weight_row.data()); }
+    Pack* values() const noexcept { return static_cast<Pack*>(value_row.data()); }
+
+    Row weight_row, value_row;
+};
+
+}  // namespace klann::detail::KLANN_LEVEL
+
+#elif !defined(KLANN_HPP)
+#define KLANN_HPP
+
+#include <clocale>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define KLANN_VECTORS
+#define KLANN_INLINE inline __attribute__((always_inline))
+#define KLANN_APART __attribute__((noinline))
+#if defined(__clang__)
+#define KLANN_UNROLL _Pragma("unroll")
+#else
+#define KLANN_UNROLL _Pragma("GCC unroll 16")
+#endif
+#else
+#define KLANN_INLINE inline
+#define KLANN_APART
+#define KLANN_UNROLL
+#endif
+
+namespace klann {
+
+constexpr int VERSION = 1;  // of the JSON that is read
+
+// ---- What a model is ----
+
+enum class Kind : std::int32_t { gated, linear, filter };
+
+// One operation on planes of samples: plane 0 is the input, the last one written is the output. A gated layer
+// is a linear one of twice the width, whose first half is multiplied by the sigmoid of the second.
+struct Operation {
+    Kind kind;
+    std::int32_t fan_in;  // planes that are read
+    std::int32_t width;   // planes that are written, from `output` on
+    std::int32_t output;
+    std::int32_t inputs;  // the first of its entries in Model::inputs
+    std::int32_t weight;  // offset of [rows][fan_in] in Model::weights; of a filter, its index
+    std::int32_t bias;    // offset of [rows], which follow the weights
+};
+
+// A trapezoidal state-variable filter, by its analogue prototype.
+struct Filter {
+    double cutoff_hz, damping;  // 1/sqrt(2) is Butterworth
+    double low, band, high;     // the outputs' weights
+    double first, second;       // its states before the first sample
+};
+
+enum class Coding : std::int32_t { floats, halves, shorts };  // 32 bit; 16 bit, floating or times a scale
+
+// All of a model, in arrays of somebody else.
+struct Model {
+    const Operation* operations;
+    const std::int32_t* inputs;
+    const void* weights;  // float, or std::uint16_t with the bits of a half, or std::int16_t
+    Coding coding;
+    const float* scales;  // of each operation, where weights are shorts
+    const Filter* filters;
+    std::int32_t operation_count, input_count, weight_count, filter_count, planes;
+    double sample_rate, input_level, output_level;
+};
+
+namespace detail {
+
+constexpr int CHUNK = 64;  // samples that are worked on at a time
+
 // While one is alive, numbers too small to be normal count as zero: they would cost a hundred times as much.
 class NoDenormals {
 #if defined(__SSE2__) || defined(_M_X64)
@@ -231,6 +445,132 @@ inline Space space_of(const Filter& f, double sample_rate) {
             f.high + k * g * e};
 }
 
+inline float of_half(std::uint16_t bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                     : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+    return bits & 0x8000 ? -size : size;  // none is infinite
+}
+
+inline float weight_of(const Model& model, int operation, int index) {
+    switch (model.coding) {
+        case Coding::halves: return of_half(static_cast<const std::uint16_t*>(model.weights)[index]);
+        case Coding::shorts:
+            return static_cast<float>(static_cast<const std::int16_t*>(model.weights)[index]) * model.scales[operation];
+        default: return static_cast<const float*>(model.weights)[index];
+    }
+}
+
+// Memory that begins where the widest vectors may.
+class Row {
+public:
+    explicit Row(std::size_t bytes) : store(bytes + 64) {
+        void* begin = store.data();
+        std::size_t room = store.size();
+        aligned = std::align(64, bytes, begin, room);
+    }
+    void* data() const noexcept { return aligned; }
+
+private:
+    std::vector<unsigned char> store;
+    void* aligned;
+};
+
+// What plays a chunk of one channel, whatever it is compiled for.
+template <class S>
+class Engine {
+public:
+    explicit Engine(const Model& model)
+        : spaces(static_cast<std::size_t>(model.filter_count)),
+          operations(model.operations, model.operations + model.operation_count),
+          inputs(model.inputs, model.inputs + model.input_count),
+          input_scale(static_cast<S>(1 / model.input_level)),
+          output_scale(static_cast<S>(model.output_level)),
+          last_plane(model.planes - 1) {}
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+    virtual ~Engine() = default;
+
+    // Up to CHUNK samples; `state` goes from their start to their end.
+    virtual void chunk(const S* in, S* out, int count, double* state) noexcept = 0;
+
+    std::vector<Space> spaces;  // of the filters
+
+protected:
+    std::vector<Operation> operations;
+    std::vector<std::int32_t> inputs;
+    S input_scale, output_scale;
+    int last_plane;
+};
+
+}  // namespace detail
+
+}  // namespace klann
+
+// ---- The same for every kind of processor that may be met ----
+
+#if defined(__AVX512F__)
+#define KLANN_BYTES 64
+#elif defined(__AVX__)
+#define KLANN_BYTES 32
+#else
+#define KLANN_BYTES 16
+#endif
+#define KLANN_LEVEL own
+#include "klann.hpp"
+#undef KLANN_LEVEL
+#undef KLANN_BYTES
+
+// Compiled for less than this processor may have, kernels for more are there too; KLANN_OWN_ONLY leaves them out.
+#if defined(KLANN_VECTORS) && defined(__x86_64__) && !defined(__AVX512F__) && !defined(KLANN_OWN_ONLY)
+#define KLANN_CHOICE
+#define KLANN_LEVEL avx2
+#define KLANN_BYTES 32
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#include "klann.hpp"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef KLANN_LEVEL
+#undef KLANN_BYTES
+#define KLANN_LEVEL avx512
+#define KLANN_BYTES 64
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx2,fma")
+#endif
+#include "klann.hpp"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef KLANN_LEVEL
+#undef KLANN_BYTES
+#endif
+
+namespace klann {
+
+namespace detail {
+
+template <class S>
+std::unique_ptr<Engine<S>> engine_for(const Model& model) {
+#if defined(KLANN_CHOICE)
+    if (__builtin_cpu_supports("avx512f")) return std::make_unique<avx512::Kernel<S>>(model);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return std::make_unique<avx2::Kernel<S>>(model);
+#endif
+    return std::make_unique<own::Kernel<S>>(model);
+}
+
 }  // namespace detail
 
 // ---- The player ----
@@ -239,29 +579,15 @@ inline Space space_of(const Filter& f, double sample_rate) {
 template <class S>
 class Processor {
     static_assert(sizeof(S) == 4 || sizeof(S) == 8, "float or double");
-    typedef detail::Pack<S> Pack;
-    static constexpr int W = detail::LANES<S>, N = detail::CHUNK / W, TILE = detail::TILE;
-    typedef detail::Pack<double> Doubles;
-    static constexpr int D = detail::LANES<double>, ABREAST = D < 8 ? 4 * D < 8 ? 4 * D : 8 : 16;  // filters at once
-    // Where a register has few lanes, a weight lies in memory as often as it has: to spread it would take longer.
-    typedef std::conditional_t<detail::BYTES == 16, Pack, S> Weight;
 
 public:
     // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own.
     explicit Processor(const Model& model, int channels = 1, double sample_rate = 0)
-        : operations(model.operations, model.operations + model.operation_count),
-          inputs(model.inputs, model.inputs + model.input_count),
+        : engine(detail::engine_for<S>(model)),
           filters(model.filters, model.filters + model.filter_count),
-          spaces(filters.size()),
-          weights(static_cast<std::size_t>(model.weight_count)),
-          values(static_cast<std::size_t>(model.planes) * N),
           states(filters.size() * 2 * static_cast<std::size_t>(channels)),
           model_rate(model.sample_rate),
-          input_scale(static_cast<S>(1 / model.input_level)),
-          output_scale(static_cast<S>(model.output_level)),
-          last_plane(model.planes - 1),
           channel_count(channels) {
-        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = Weight{} + static_cast<S>(model.weights[i]);
         set_sample_rate(sample_rate);
         reset();
     }
@@ -270,7 +596,7 @@ public:
     // at their cutoffs, and the nearer to Nyquist of either rate, the less so. States stay. 0: the model's own.
     void set_sample_rate(double sample_rate) noexcept {
         const double rate = sample_rate > 0 ? sample_rate : model_rate;
-        for (std::size_t f = 0; f < filters.size(); ++f) spaces[f] = detail::space_of(filters[f], rate);
+        for (std::size_t f = 0; f < filters.size(); ++f) engine->spaces[f] = detail::space_of(filters[f], rate);
     }
 
     // As before the first sample.
@@ -308,187 +634,18 @@ private:
         double* state = states.data() + static_cast<std::size_t>(channel) * filters.size() * 2;
         while (frames) {
             const int count = static_cast<int>(frames < detail::CHUNK ? frames : detail::CHUNK);
-            chunk(in, out, count, state);
+            engine->chunk(in, out, count, state);
             in += count;
             out += count;
             frames -= static_cast<std::size_t>(count);
         }
     }
 
-    KLANN_APART void chunk(const S* in, S* out, int count, double* state) noexcept {
-        S* first = plane(0);
-        const int vectors = (count + W - 1) / W, whole = (vectors + TILE - 1) / TILE * TILE;
-        for (int t = 0; t < count; ++t) first[t] = finite(in[t]) * input_scale;
-        for (int t = count; t < whole * W; ++t) first[t] = 0;
-        const Operation* const end = operations.data() + operations.size();
-        for (const Operation* op = operations.data(); op < end; ++op) {
-            if (op->kind == Kind::filter) {
-                op += filter_row(op, end, count, state) - 1;
-                continue;
-            }
-            const bool gates = op->kind == Kind::gated;
-            int unit = 0;
-            if (gates) {
-                for (; unit + 2 <= op->width; unit += 2) gated<2>(*op, unit, whole);
-                if (unit < op->width) gated<1>(*op, unit, whole);
-            } else {
-                for (; unit + 4 <= op->width; unit += 4) linear<4>(*op, unit, whole);
-                for (; unit < op->width; ++unit) linear<1>(*op, unit, whole);
-            }
-        }
-        const S* last = plane(last_plane);
-        for (int t = 0; t < count; ++t) out[t] = last[t] * output_scale;
-    }
-
-    // Beyond a million times full scale nothing is sound.
-    static S finite(S x) noexcept {
-        const S most = static_cast<S>(1e6);
-        return x > most ? most : x < -most ? -most : x == x ? x : 0;
-    }
-
-    S* plane(int index) noexcept { return reinterpret_cast<S*>(values.data() + static_cast<std::ptrdiff_t>(index) * N); }
-
-    // R rows of a layer over TILE vectors of time.
-    template <int R>
-    KLANN_INLINE void affine(const Operation& op, const int (&row)[R], int at, Pack (&sum)[R][TILE]) const noexcept {
-        const Weight* weight[R];
-        KLANN_UNROLL
-        for (int r = 0; r < R; ++r) {
-            weight[r] = weights.data() + op.weight + static_cast<std::ptrdiff_t>(row[r]) * op.fan_in;
-            KLANN_UNROLL
-            for (int v = 0; v < TILE; ++v) sum[r][v] = Pack{} + weights[static_cast<std::size_t>(op.bias + row[r])];
-        }
-        const std::int32_t* from = inputs.data() + op.inputs;
-        for (int i = 0; i < op.fan_in; ++i) {
-            const Pack* x = values.data() + static_cast<std::ptrdiff_t>(from[i]) * N + at;
-            KLANN_UNROLL
-            for (int r = 0; r < R; ++r) {
-                KLANN_UNROLL
-                for (int v = 0; v < TILE; ++v) sum[r][v] += x[v] * weight[r][i];
-            }
-        }
-    }
-
-    template <int U>
-    void gated(const Operation& op, int unit, int vectors) noexcept {
-        int row[2 * U];
-        for (int u = 0; u < U; ++u) {
-            row[u] = unit + u;
-            row[U + u] = unit + u + op.width;
-        }
-        Pack* to = values.data() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
-        for (int at = 0; at < vectors; at += TILE) {
-            Pack sum[2 * U][TILE];
-            affine<2 * U>(op, row, at, sum);
-            KLANN_UNROLL
-            for (int u = 0; u < U; ++u) {
-                KLANN_UNROLL
-                for (int v = 0; v < TILE; ++v) {
-                    detail::gate(sum[u][v], sum[U + u][v]);
-                    to[u * N + at + v] = sum[u][v];
-                }
-            }
-        }
-    }
-
-    template <int R>
-    void linear(const Operation& op, int unit, int vectors) noexcept {
-        int row[R];
-        for (int r = 0; r < R; ++r) row[r] = unit + r;
-        Pack* to = values.data() + static_cast<std::ptrdiff_t>(op.output + unit) * N;
-        for (int at = 0; at < vectors; at += TILE) {
-            Pack sum[R][TILE];
-            affine<R>(op, row, at, sum);
-            KLANN_UNROLL
-            for (int r = 0; r < R; ++r) {
-                KLANN_UNROLL
-                for (int v = 0; v < TILE; ++v) to[r * N + at + v] = sum[r][v];
-            }
-        }
-    }
-
-    // Filters that read none of each other, ABREAST of them at most, each in a lane of its own: how many.
-    int filter_row(const Operation* op, const Operation* end, int count, double* state) noexcept {
-        int row = 1;
-        while (row < ABREAST && op + row < end && op[row].kind == Kind::filter && aside(op, row)) ++row;
-        if (row == 1) filter_alone(op, count, state);
-        else if (row <= D) filter<1>(op, row, count, state);
-        else if (row <= 2 * D) filter<2>(op, row, count, state);
-        else if (row <= 3 * D) filter<3>(op, row, count, state);
-        else filter<4>(op, row, count, state);
-        return row;
-    }
-
-    // Whether a filter reads none of those that stand before it.
-    bool aside(const Operation* op, int row) const noexcept {
-        for (int i = 0; i < row; ++i)
-            if (inputs[static_cast<std::size_t>(op[row].inputs)] == op[i].output) return false;
-        return true;
-    }
-
-    KLANN_APART void filter_alone(const Operation* op, int count, double* state) noexcept {
-        const S* x = plane(inputs[static_cast<std::size_t>(op->inputs)]);
-        S* y = plane(op->output);
-        const detail::Space m = spaces[static_cast<std::size_t>(op->weight)];
-        double s = state[2 * op->weight], z = state[2 * op->weight + 1];
-        for (int t = 0; t < count; ++t) {
-            const double in = static_cast<double>(x[t]);
-            y[t] = static_cast<S>(m.c[0] * s + m.c[1] * z + m.d * in);
-            const double next = m.a[0] * s + (m.a[1] * z + m.b[0] * in);
-            z = m.a[3] * z + (m.a[2] * s + m.b[1] * in);
-            s = next;
-        }
-        state[2 * op->weight] = s;
-        state[2 * op->weight + 1] = z;
-        for (int t = count; t < detail::CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
-    }
-
-    template <int V>
-    KLANN_APART void filter(const Operation* op, int row, int count, double* state) noexcept {
-        constexpr int L = V * D;
-        Doubles coefficients[9][V] = {}, s[V] = {}, z[V] = {};
-        alignas(detail::BYTES) double sound[detail::CHUNK * L];
-        for (int f = 0; f < row; ++f) {
-            const detail::Space& m = spaces[static_cast<std::size_t>(op[f].weight)];
-            const double told[9] = {m.a[0], m.a[1], m.a[2], m.a[3], m.b[0], m.b[1], m.c[0], m.c[1], m.d};
-            for (int i = 0; i < 9; ++i) coefficients[i][f / D][f % D] = told[i];
-            s[f / D][f % D] = state[2 * op[f].weight];
-            z[f / D][f % D] = state[2 * op[f].weight + 1];
-            const S* x = plane(inputs[static_cast<std::size_t>(op[f].inputs)]);
-            for (int t = 0; t < count; ++t) sound[t * L + f] = static_cast<double>(x[t]);
-        }
-        for (int f = row; f < L; ++f)
-            for (int t = 0; t < count; ++t) sound[t * L + f] = 0;
-        for (int t = 0; t < count; ++t) {
-            Doubles* at = reinterpret_cast<Doubles*>(sound + t * L);
-            KLANN_UNROLL
-            for (int v = 0; v < V; ++v) {
-                const Doubles x = at[v];
-                at[v] = coefficients[6][v] * s[v] + coefficients[7][v] * z[v] + coefficients[8][v] * x;
-                const Doubles next = coefficients[0][v] * s[v] + (coefficients[1][v] * z[v] + coefficients[4][v] * x);
-                z[v] = coefficients[3][v] * z[v] + (coefficients[2][v] * s[v] + coefficients[5][v] * x);
-                s[v] = next;
-            }
-        }
-        for (int f = 0; f < row; ++f) {
-            state[2 * op[f].weight] = s[f / D][f % D];
-            state[2 * op[f].weight + 1] = z[f / D][f % D];
-            S* y = plane(op[f].output);
-            for (int t = 0; t < count; ++t) y[t] = static_cast<S>(sound[t * L + f]);
-            for (int t = count; t < detail::CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
-        }
-    }
-
-    std::vector<Operation> operations;
-    std::vector<std::int32_t> inputs;
+    std::unique_ptr<detail::Engine<S>> engine;
     std::vector<Filter> filters;
-    std::vector<detail::Space> spaces;
-    std::vector<Weight> weights;
-    std::vector<Pack> values;
     std::vector<double> states;
     double model_rate;
-    S input_scale, output_scale;
-    int last_plane, channel_count;
+    int channel_count;
 };
 
 // ---- The document: a model as JSON ----
@@ -650,7 +807,7 @@ public:
 
     // Valid as long as this document, and until it parses another text.
     Model model() const noexcept {
-        return {operations.data(), inputs.data(), weights.data(), filters.data(),
+        return {operations.data(), inputs.data(), weights.data(), Coding::floats, nullptr, filters.data(),
                 static_cast<std::int32_t>(operations.size()), static_cast<std::int32_t>(inputs.size()),
                 static_cast<std::int32_t>(weights.size()), static_cast<std::int32_t>(filters.size()),
                 planes, sample_rate, input_level, output_level};
@@ -674,12 +831,13 @@ private:
         return true;
     }
 
-    static bool append(const Json* list, std::vector<double>& numbers) {
+    template <class S>
+    static bool append(const Json* list, std::vector<S>& numbers) {
         if (!list || list->type != Json::Type::list) return false;
         for (const Json& item : list->items) {
             double number = 0;
             if (!read(&item, -LARGEST, LARGEST, number)) return false;
-            numbers.push_back(number);
+            numbers.push_back(static_cast<S>(number));
         }
         return true;
     }
@@ -778,10 +936,12 @@ private:
 
     std::vector<Operation> operations;
     std::vector<std::int32_t> inputs;
-    std::vector<double> weights;
+    std::vector<float> weights;
     std::vector<Filter> filters;
     std::int32_t planes = 1;
     double sample_rate = 0, input_level = 0, output_level = 0;
 };
 
 }  // namespace klann
+
+#endif
