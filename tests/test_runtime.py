@@ -298,7 +298,6 @@ def test_a_baked_model_is_a_constant(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "float16", "int16"])
 def test_a_baked_model_is_that_of_its_document(precision, tmp_path):
     """Their samples are equal to the bit, whatever the weights are kept as."""
-    needs("cmake")
     write_cpp(tmp_path, document(system("large series"), precision=precision))
     program = compiled(tmp_path, "g++", tmp_path / "filter_wav.cpp", f"-I{tmp_path}")
     write_audio(tmp_path / "in.wav", signals()["noise"].astype(np.float32), 44100)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.export.document import document, model_from, read_document, write_document
+from klann_lightning.export.document import document, model_from, read_document, write_document, writing
 from klann_lightning.files import replacing
 from klann_lightning.models.base import AudioModel
 from klann_lightning.training.checkpoints import model_of, read_checkpoint
@@ -154,13 +154,8 @@ def _player(model: AudioModel) -> Callable[[Tensor], Tensor]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
-        with replacing(path) as aside:
-            aside.write_bytes(content)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror}. Check the folder and the disk."
-        ) from error
+    with writing(path), replacing(path) as aside:
+        aside.write_bytes(content)
 
 
 def _training(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from klann_lightning.errors import CheckpointError
-from klann_lightning.export.document import short_scale, write_document
+from klann_lightning.export.document import short_scale, width_of, write_document, writing
 from klann_lightning.files import write_whole
 
 EXAMPLES = ("klann.hpp", "filter_wav.cpp", "plugin.cpp", "CMakeLists.txt")
@@ -40,16 +40,12 @@ def write_cpp(folder: Path, content: Mapping[str, Any]) -> None:
     """Everything of a document (see `document`) into a folder; CheckpointError where it cannot be written."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file. Name a folder for the C++ files.")
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in EXAMPLES:
             with as_file(files("klann_lightning") / "runtime" / name) as source:
                 shutil.copyfile(source, folder / name)
         write_whole(folder / MODEL, baked(content))
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written: {error.strerror}. Check the folder and the disk."
-        ) from error
     write_document(folder / DOCUMENT, content)
 
 
@@ -66,7 +62,7 @@ def baked(content: Mapping[str, Any]) -> str:
         rows = [] if of_filter else one["weight"]
         weight = one["filter"] if of_filter else len(weights)
         bias = 0 if of_filter else weight + sum(map(len, rows))
-        width = 1 if of_filter else len(rows) // (2 if one["kind"] == "gated" else 1)
+        width = width_of(one)
         numbers = len(one["inputs"]), width, planes, len(inputs), weight, bias
         operations.append(f"{{klann::Kind::{one['kind']}, {', '.join(map(str, numbers))}}}")
         scale = 1.0 if of_filter else short_scale(one)

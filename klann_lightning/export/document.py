@@ -8,7 +8,8 @@ any sample rate. Numbers have all their digits: what is read back gives the chec
 import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ SNAPSHOT = 4096  # samples
 SNAPSHOT_SEED = 0
 
 
+def width_of(operation: Mapping[str, Any]) -> int:
+    """How many planes an operation writes."""
+    if operation["kind"] == "filter":
+        return 1
+    return len(operation["bias"]) // (2 if operation["kind"] == "gated" else 1)
+
+
 class _Listing:
     """What `Klann.write` writes on, as plain data."""
 
@@ -44,13 +52,14 @@ class _Listing:
         self.layers.append(linear)
         weight, bias = linear.weight.detach(), linear.bias.detach()
         one = {"kind": "gated" if gated else "linear", "weight": weight.tolist(), "bias": bias.tolist()}
-        return self._write(one, inputs, len(bias) // (2 if gated else 1))
+        return self._write(one, inputs)
 
     def filter(self, plane: int, index: int) -> int:
-        return self._write({"kind": "filter", "filter": index}, [plane], 1)[0]
+        return self._write({"kind": "filter", "filter": index}, [plane])[0]
 
-    def _write(self, operation: dict[str, Any], inputs: Sequence[int], width: int) -> list[int]:
+    def _write(self, operation: dict[str, Any], inputs: Sequence[int]) -> list[int]:
         self.operations.append({**operation, "inputs": list(inputs)})
+        width = width_of(operation)
         self.planes += width
         return list(range(self.planes - width, self.planes))
 
@@ -119,6 +128,17 @@ def _rounded(model: Klann, precision: str) -> Klann:
     return rounded
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """CheckpointError where something cannot be written there."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror}. Check the folder and the disk."
+        ) from error
+
+
 def write_document(path: Path, content: Mapping[str, Any]) -> None:
     """A line for each operation and each filter."""
     lines = []
@@ -128,12 +148,8 @@ def write_document(path: Path, content: Mapping[str, Any]) -> None:
             lines.append(f"  {json.dumps(name)}: [\n{rows}\n  ]")
         else:
             lines.append(f"  {json.dumps(name)}: {json.dumps(value)}")
-    try:
+    with writing(path):
         write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror}. Check the folder and the disk."
-        ) from error
 
 
 def is_document(path: Path) -> bool:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from klann_lightning import __version__
 from klann_lightning.dsp.filtering import unroll
 from klann_lightning.dsp.svf import SvfControls
+from klann_lightning.export.document import width_of
 
 OPSET, IR = 17, 8
 BLOCK = 64  # samples that a block's matrices are for
@@ -167,14 +168,11 @@ class _Graph:
         place = len(self._nodes)
         weight = self._constant(f"weight_{place}", np.array(operation["weight"], np.float32))
         bias = self._constant(f"bias_{place}", np.array(operation["bias"], np.float32)[:, None])
-        y, width = (
-            self._one("Add", self._one("MatMul", weight, self._read(operation["inputs"])), bias),
-            len(operation["bias"]),
-        )
+        y = self._one("Add", self._one("MatMul", weight, self._read(operation["inputs"])), bias)
         if operation["kind"] == "gated":
             value, gate = self._value("Split", y, outputs=2, axis=1)
-            y, width = self._one("Mul", value, self._one("Sigmoid", gate)), width // 2
-        self._holds(y, width)
+            y = self._one("Mul", value, self._one("Sigmoid", gate))
+        self._holds(y, width_of(operation))
 
     def _bank(self, planes: Sequence[int], filters: Sequence[int]) -> None:
         """Filters side by side, each over its plane."""
@@ -258,7 +256,7 @@ def _groups(operations: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[st
             yield group
             group, written = [], []
         group.append(one)
-        width = 1 if one["kind"] == "filter" else len(one["bias"]) // (2 if one["kind"] == "gated" else 1)
+        width = width_of(one)
         written += range(planes, planes + width)
         planes += width
     yield group

@@ -262,6 +262,7 @@ private:
         return true;
     }
 
+    // One filter needs no lanes, nor the way into them and back.
     KLANN_APART void filter_alone(const Operation* op, int count, double* state) noexcept {
         const S* x = plane(this->inputs[static_cast<std::size_t>(op->inputs)]);
         S* y = plane(op->output);
@@ -524,36 +525,26 @@ protected:
 // Compiled for less than this processor may have, kernels for more are there too; KLANN_OWN_ONLY leaves them out.
 #if defined(KLANN_VECTORS) && defined(__x86_64__) && !defined(__AVX512F__) && !defined(KLANN_OWN_ONLY)
 #define KLANN_CHOICE
+#define KLANN_SAY(words) _Pragma(#words)
+#if defined(__clang__)
+#define KLANN_FOR(features) KLANN_SAY(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define KLANN_FOR_ALL KLANN_SAY(clang attribute pop)
+#else
+#define KLANN_FOR(features) KLANN_SAY(GCC push_options) KLANN_SAY(GCC target(features))
+#define KLANN_FOR_ALL KLANN_SAY(GCC pop_options)
+#endif
 #define KLANN_LEVEL avx2
 #define KLANN_BYTES 32
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
+KLANN_FOR("avx2,fma")
 #include "klann.hpp"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+KLANN_FOR_ALL
 #undef KLANN_LEVEL
 #undef KLANN_BYTES
 #define KLANN_LEVEL avx512
 #define KLANN_BYTES 64
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx2,fma")
-#endif
+KLANN_FOR("avx512f,avx2,fma")
 #include "klann.hpp"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+KLANN_FOR_ALL
 #undef KLANN_LEVEL
 #undef KLANN_BYTES
 #endif
