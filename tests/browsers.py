@@ -27,7 +27,7 @@ class StarvedError(AssertionError):
 
 
 def patiently(test: Callable[..., None]) -> Callable[..., None]:
-    """A test that is tried three times where the machine was too busy; gaps that stay fail it."""
+    """A test that is tried three times where the machine was too busy; what stays fails it."""
 
     @functools.wraps(test)
     def tried(*arguments: object, **named: object) -> None:
