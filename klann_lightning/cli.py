@@ -87,6 +87,7 @@ def process(
     block: int = PLAY_BLOCK,
     as_recorded: bool = False,
     live: bool = False,
+    oversampling: int = 1,
 ) -> None:
     """Play a recording through a trained model: process CHECKPOINT INPUT OUTPUT; or play live.
 
@@ -96,6 +97,7 @@ def process(
         block: samples that the model is given at once; any size gives the same sound.
         as_recorded: undo what --data.align auto did: the output lies as the targets were recorded.
         live: play from the sound card's input to its output instead, until Ctrl-C.
+        oversampling: 2 or 4: less aliasing, at as many times the cost.
     """
     if len(files) != (0 if live else 2) or block < 1:
         leave(
@@ -108,11 +110,12 @@ def process(
     after_torch()
     if live:
         from klann_lightning.live import play_live
+        from klann_lightning.models.oversampled import oversampled
 
-        print(play_live(trained(checkpoint)[0], block))
+        print(play_live(oversampled(trained(checkpoint)[0], oversampling), block))
         return
     source, output = files
-    print(play(checkpoint, source, output, block, as_recorded))
+    print(play(checkpoint, source, output, block, as_recorded, oversampling))
 
 
 def export(checkpoint: Path, out: Path, format: str = "json", precision: str = "float32") -> None:
@@ -157,7 +160,7 @@ def bench(
     systems: str = "small_parallel,small_parallel_series,small_stacked,"
     "large_parallel,large_parallel_series,large_stacked",
 ) -> None:
-    """Measure how fast the systems, and any checkpoints, train and play on this machine.
+    """Measure how fast the systems, and any checkpoints, train and play here, in Python and as exported C++.
 
     Args:
         checkpoints: of fits, measured beside the systems.

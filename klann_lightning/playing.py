@@ -10,14 +10,18 @@ from klann_lightning.doctor.recipe import WHOLE, Recipe, Recipes
 from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.export.document import is_document, model_from, read_document
 from klann_lightning.models.base import AudioModel
+from klann_lightning.models.oversampled import oversampled
 from klann_lightning.streaming import Samples, StreamingRunner
 from klann_lightning.training.checkpoints import mended_as, model_of, read_checkpoint
 
 
-def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: bool) -> str:
+def play(
+    checkpoint: Path, source: Path, output: Path, block: int, as_recorded: bool, oversampling: int = 1
+) -> str:
     """Write what the model makes of a recording, given `block` samples at once; what is to be known of it.
 
-    Raises PairError for a recording of another rate, ConfigError where `as_recorded` cannot be.
+    Raises PairError for a recording of another rate, ConfigError where `as_recorded` cannot be and for an
+    oversampling that is not 1, 2 or 4.
     """
     model, recipes = trained(checkpoint)
     rate, frames, _ = audio_info(source)
@@ -27,7 +31,7 @@ def play(checkpoint: Path, source: Path, output: Path, block: int, as_recorded: 
             f"Resample {source.name} to {model.sample_rate} Hz and run again."
         )
     recipe = _recipe_for(source, frames, recipes) if as_recorded else None
-    runner = StreamingRunner(model)
+    runner = StreamingRunner(oversampled(model, oversampling))
     blocks = _aligned(runner, iter_audio(source, block))
     with AudioWriter(output, recipe.target_rate if recipe else rate) as writer:
         for samples in lay_back(blocks, frames, recipe) if recipe else blocks:

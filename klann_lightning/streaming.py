@@ -15,19 +15,20 @@ class StreamingRunner:
     """Plays one channel block by block.
 
     Any cut into blocks gives the same sound, to the rounding of float32. A model that works on several
-    samples at a time (`AudioModel.block`) is late by one fewer than these; KLANN is not late at all.
+    samples at a time (`AudioModel.block`) is late by one fewer than these, an oversampled one by its filters;
+    KLANN is not late at all.
     """
 
     def __init__(self, model: AudioModel) -> None:
         self._model = model.eval()
-        self.latency = model.block - 1  # samples
+        self.latency = model.block - 1 + model.delay  # samples
         self.reset()
 
     def reset(self) -> None:
         """As before the first sample, and with no time spent."""
         self._state: State = self._model.init_state(1)
         self._waiting = torch.zeros(1, 0)  # fewer than a block of the model's
-        self._ready = torch.zeros(1, self.latency)
+        self._ready = torch.zeros(1, self._model.block - 1)
         self._samples, self._seconds = 0, 0.0
 
     @torch.inference_mode()
@@ -48,9 +49,10 @@ class StreamingRunner:
     @torch.inference_mode()
     def finish(self) -> Samples:
         """The last `latency` samples [latency], of what is given no longer."""
-        if self._waiting.shape[-1]:
-            y, self._state = self._model.step(self._waiting, self._state)
-            self._ready, self._waiting = torch.cat([self._ready, y], -1), self._waiting[:, :0]
+        rest = torch.cat([self._waiting, torch.zeros(1, self._model.delay)], -1)
+        if rest.shape[-1]:
+            y, self._state = self._model.step(rest, self._state)
+            self._ready, self._waiting = torch.cat([self._ready, y], -1), rest[:, :0]
         out, self._ready = self._ready[0], self._ready[:, :0]
         return out.numpy()
 

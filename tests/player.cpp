@@ -1,8 +1,7 @@
-// Plays raw samples for the tests: player MODEL.json float|double BLOCKS CHANNELS IN.raw OUT.raw
+// Plays raw samples for the tests: player MODEL.json float|double BLOCKS CHANNELS OVERSAMPLING IN.raw OUT.raw
 // BLOCKS: sizes that are taken in turn, as 1,64,1000. Channels lie one after the other in the files.
-// player --load MODEL.json...: says of each whether it can be read. player --bench MODEL.json BLOCK: how fast.
+// player --load MODEL.json...: says of each whether it can be read.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -28,14 +27,15 @@ std::vector<S> samples_of(const std::string& path) {
 }
 
 template <class S>
-void play(const klann::Model& model, const std::string& sizes, int channels, const std::string& in, const std::string& out) {
+void play(const klann::Model& model, const std::string& sizes, int channels, int oversampling, const std::string& in,
+          const std::string& out) {
     std::vector<std::size_t> blocks;
     std::istringstream text(sizes);
     for (std::string size; std::getline(text, size, ',');) blocks.push_back(std::stoul(size));
     const std::vector<S> x = samples_of<S>(in);
     std::vector<S> y(x.size());
     const std::size_t frames = x.size() / static_cast<std::size_t>(channels);
-    klann::Processor<S> player(model, channels);
+    klann::Processor<S> player(model, channels, 0, oversampling);
     std::size_t turn = 0;
     for (std::size_t t = 0; t < frames;) {
         const std::size_t count = std::min(blocks[turn++ % blocks.size()], frames - t);
@@ -55,25 +55,6 @@ void play(const klann::Model& model, const std::string& sizes, int channels, con
     std::ofstream(out, std::ios::binary).write(reinterpret_cast<const char*>(y.data()), static_cast<std::streamsize>(y.size() * sizeof(S)));
 }
 
-// Times real time, and the median and the 99.9th percentile of a block's microseconds.
-void bench(const klann::Model& model, std::size_t block) {
-    klann::Processor<float> player(model);
-    std::vector<float> noise(block), y(block);
-    std::uint32_t seed = 1;
-    for (float& x : noise) x = static_cast<float>(static_cast<std::int32_t>(seed = seed * 1664525U + 1013904223U)) * 0.5e-9F;
-    std::vector<double> micros;
-    const auto began = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() - began < std::chrono::milliseconds(1500)) {
-        const auto start = std::chrono::steady_clock::now();
-        player.process(noise.data(), y.data(), block);
-        micros.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
-    }
-    std::sort(micros.begin(), micros.end());
-    const double median = micros[micros.size() / 2];
-    std::printf("{\"real_time\": %.1f, \"median_us\": %.3f, \"p999_us\": %.3f, \"worst_us\": %.3f}\n",
-                1e6 * static_cast<double>(block) / median / model.sample_rate, median, micros[micros.size() * 999 / 1000], micros.back());
-}
-
 }  // namespace
 
 int main(int count, char** words) {
@@ -90,15 +71,13 @@ int main(int count, char** words) {
         }
         return 0;
     }
-    const bool timed = given[0] == "--bench";
     klann::Document document;
-    const std::string fault = document.parse(bytes_of(given[timed ? 1 : 0]));
+    const std::string fault = document.parse(bytes_of(given[0]));
     if (!fault.empty()) {
         std::fprintf(stderr, "%s\n", fault.c_str());
         return 2;
     }
-    if (timed) bench(document.model(), std::stoul(given[2]));
-    else if (given[1] == "float") play<float>(document.model(), given[2], std::stoi(given[3]), given[4], given[5]);
-    else play<double>(document.model(), given[2], std::stoi(given[3]), given[4], given[5]);
+    if (given[1] == "float") play<float>(document.model(), given[2], std::stoi(given[3]), std::stoi(given[4]), given[5], given[6]);
+    else play<double>(document.model(), given[2], std::stoi(given[3]), std::stoi(given[4]), given[5], given[6]);
     return 0;
 }

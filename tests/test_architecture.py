@@ -25,6 +25,7 @@ ORDER = [
     "native.planes",
     "native.losses",
     "models.base",
+    "models.oversampled",
     "models.klann",
     "models.stacked",
     "models.surgery",

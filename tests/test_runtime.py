@@ -16,6 +16,7 @@ from test_export import SYSTEMS, exact, off_db, system
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.export.cpp import baked, write_cpp
 from klann_lightning.export.document import document, write_document
+from klann_lightning.models.oversampled import oversampled
 
 RUNTIME = Path(__file__).parents[1] / "klann_lightning" / "runtime"
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
@@ -65,12 +66,13 @@ def players(tmp_path_factory):
     return player
 
 
-def play(program, model, x, kind="float", blocks="64", channels=1):
+def play(program, model, x, kind="float", blocks="64", channels=1, oversampling=1):
     """What the program makes of x [channels * T], as it is given it."""
     folder = model.parent
     dtype = np.float32 if kind == "float" else np.float64
     np.asarray(x, dtype).tofile(folder / "in.raw")
-    command = [program, model, kind, blocks, str(channels), folder / "in.raw", folder / "out.raw"]
+    settings = [kind, blocks, channels, oversampling]
+    command = [program, model, *settings, folder / "in.raw", folder / "out.raw"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return np.fromfile(folder / "out.raw", dtype)
@@ -141,12 +143,33 @@ def test_any_cut_into_blocks_gives_the_same_bits(build, kind, players, tmp_path)
             np.testing.assert_array_equal(play(players(build), path, x, kind, blocks), whole)
 
 
+@pytest.mark.parametrize("build", ["g++", "g++ sse2", "g++ avx2", "clang++"])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_oversampling_is_that_of_the_models(factor, build, players, tmp_path):
+    """As near as without, in float and double; any cut into blocks still gives the same bits."""
+    for name in ("small series", "large parallel"):
+        model = system(name)
+        path = written(model, tmp_path)
+        for signal, x in signals().items():
+            x = x[:9_000].astype(np.float32)
+            known = exact(oversampled(model, factor), torch.from_numpy(x))
+            for kind, most_db in (("float", -100), ("double", -200)):
+                played = play(players(build), path, x, kind, oversampling=factor)
+                assert off_db(torch.from_numpy(played), known) < most_db, (signal, kind)
+        for blocks in ("1", "63", "1,7,64,1000,33"):
+            np.testing.assert_array_equal(
+                play(players(build), path, x, kind, blocks, oversampling=factor), played
+            )
+
+
 def test_channels_do_not_hear_each_other(players, tmp_path):
     path = written(system("large parallel"), tmp_path)
     x = np.stack([signals()[name] for name in ("noise", "square", "click")])
-    together = play(players(), path, x.ravel(), blocks="1,500,64", channels=3).reshape(3, -1)
-    for row, heard in zip(x, together, strict=True):
-        np.testing.assert_array_equal(play(players(), path, row), heard)
+    for factor in (1, 2):
+        options = {"blocks": "1,500,64", "channels": 3, "oversampling": factor}
+        together = play(players(), path, x.ravel(), **options).reshape(3, -1)
+        for row, heard in zip(x, together, strict=True):
+            np.testing.assert_array_equal(play(players(), path, row, oversampling=factor), heard)
 
 
 @pytest.mark.parametrize("build", ["g++ sanitized", "clang++ sanitized"])
@@ -156,7 +179,9 @@ def test_nothing_undefined_happens(build, players, tmp_path):
         x = np.concatenate(list(signals().values()))[::7].copy()
         x[[5, 77, 1000]] = np.nan, np.inf, -np.inf
         for kind in ("float", "double"):
-            assert np.isfinite(play(players(build), path, x, kind, "1,64,100,9")).all()
+            for factor in (1, 2, 4):
+                played = play(players(build), path, x, kind, "1,64,100,9", oversampling=factor)
+                assert np.isfinite(played).all()
 
 
 def test_what_is_not_a_number_counts_as_silence(players, tmp_path):
@@ -166,6 +191,7 @@ def test_what_is_not_a_number_counts_as_silence(players, tmp_path):
     silent = play(players(), path, x)
     x[100:200] = np.nan
     np.testing.assert_array_equal(play(players(), path, x), silent)
+    assert np.isfinite(play(players(), path, x, oversampling=2)).all()
 
 
 def test_ten_minutes_stay_in_step(players, tmp_path):
@@ -247,7 +273,7 @@ def test_the_folder_builds_and_filters_a_file(tmp_path):
     needs("cmake")
     model, out = system("small series"), tmp_path / "amp"
     write_cpp(out, document(model))
-    for words in (["-S", out, "-B", out / "build"], ["--build", out / "build"]):
+    for words in (["-S", out, "-B", out / "build"], ["--build", out / "build", "--target", "filter_wav"]):
         done = subprocess.run(["cmake", *map(str, words)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stdout + done.stderr
@@ -263,17 +289,23 @@ def test_the_folder_builds_and_filters_a_file(tmp_path):
         words = [program, *options, str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
         assert "times real time" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
         assert off_db(torch.from_numpy(read_audio(tmp_path / "out.wav")), known) < -100
+    words = [program, "--oversampling", "2", str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    subprocess.run(words, capture_output=True, check=True)
+    late = exact(oversampled(model, 2), torch.from_numpy(np.append(x, np.zeros(64, np.float32))))[64:]
+    assert off_db(torch.from_numpy(read_audio(tmp_path / "out.wav")), late) < -100
     (tmp_path / "no.wav").write_text("no sound")
     done = subprocess.run([program, str(tmp_path / "no.wav"), "x.wav"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no.wav'} is no wav file\n")
 
 
-def test_a_plugin_plays_the_model(tmp_path):
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_plugin_plays_the_model(factor, tmp_path):
     """In a host of its own: lv2apply of Debian's lilv-utils, which needs lv2-dev too."""
     needs("cmake", "lv2apply")
     model, out = system("small parallel"), tmp_path / "amp"
     write_cpp(out, document(model))
-    for words in (["-S", out, "-B", out / "build"], ["--build", out / "build"]):
+    settings = ["-S", out, "-B", out / "build", f"-DOVERSAMPLING={factor}"]
+    for words in (settings, ["--build", out / "build", "--target", "plugin"]):
         subprocess.run(["cmake", *map(str, words)], capture_output=True, check=True)
     x = signals()["noise"].astype(np.float32) / 10
     write_audio(tmp_path / "in.wav", x, 44100)
@@ -283,7 +315,8 @@ def test_a_plugin_plays_the_model(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     played = torch.from_numpy(read_audio(tmp_path / "out.wav"))[: len(x)]
-    assert off_db(played, exact(model, torch.from_numpy(x))) < -80  # the host writes 16 or 24 bit
+    known = exact(oversampled(model, factor), torch.from_numpy(x))
+    assert off_db(played, known) < -80  # the host writes 16 or 24 bit
 
 
 def test_a_baked_model_is_a_constant(tmp_path):

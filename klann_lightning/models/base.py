@@ -25,6 +25,7 @@ class AudioModel(nn.Module, ABC):
     input_level: Tensor
     output_level: Tensor
     block: int = 1  # samples that the model works on at a time
+    delay: int = 0  # samples that its output is late by
     untrained: Sequence[str] = ()  # names of parameters that no output depends on
 
     def __init__(self, sample_rate: int = 44100) -> None:

@@ -1,4 +1,5 @@
-// Plays a wav file through the model: filter_wav [--model model.json] [--block N] [--double] IN.wav OUT.wav
+// Plays a wav file through the model: filter_wav [OPTIONS] IN.wav OUT.wav
+// --model model.json, --block N, --double, --oversampling 2 or 4: the output is in step with the input.
 // filter_wav --check [--model model.json] holds the model against the snapshot of where it was exported.
 #include <algorithm>
 #include <chrono>
@@ -107,11 +108,15 @@ void write_wav(const std::string& path, const Sound& sound) {
 }
 
 template <class S>
-void filter(const klann::Model& model, Sound& sound, std::size_t block) {
-    klann::Processor<S> player(model, static_cast<int>(sound.channels.size()), sound.sample_rate);
-    const std::size_t frames = sound.channels[0].size();
+void filter(const klann::Model& model, Sound& sound, std::size_t block, int oversampling) {
+    klann::Processor<S> player(model, static_cast<int>(sound.channels.size()), sound.sample_rate, oversampling);
+    const auto late = static_cast<std::size_t>(player.latency());
+    const std::size_t frames = sound.channels[0].size() + late;
     std::vector<std::vector<S>> samples;
-    for (const std::vector<float>& channel : sound.channels) samples.emplace_back(channel.begin(), channel.end());
+    for (const std::vector<float>& channel : sound.channels) {
+        samples.emplace_back(channel.begin(), channel.end());
+        samples.back().resize(frames);
+    }
     std::vector<S*> at(samples.size());
     std::vector<double> seconds;
     for (std::size_t t = 0; t < frames; t += block) {
@@ -121,7 +126,8 @@ void filter(const klann::Model& model, Sound& sound, std::size_t block) {
         seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     }
     for (std::size_t c = 0; c < samples.size(); ++c)
-        std::transform(samples[c].begin(), samples[c].end(), sound.channels[c].begin(), [](S y) { return static_cast<float>(y); });
+        std::transform(samples[c].begin() + player.latency(), samples[c].end(), sound.channels[c].begin(),
+                       [](S y) { return static_cast<float>(y); });
     double total = 0;
     for (const double one : seconds) total += one;
     std::sort(seconds.begin(), seconds.end());
@@ -148,12 +154,14 @@ double error_db(const klann::Document& document) {
 int run(std::vector<std::string> words) {
     std::string json;
     std::size_t block = 64;
+    int oversampling = 1;
     bool exact = false, check = false;
     std::vector<std::string> files;
     for (std::size_t i = 0; i < words.size(); ++i) {
         const bool more = i + 1 < words.size();
         if (words[i] == "--model" && more) json = words[++i];
         else if (words[i] == "--block" && more) block = std::max(1UL, std::stoul(words[++i]));
+        else if (words[i] == "--oversampling" && more) oversampling = std::stoi(words[++i]);
         else if (words[i] == "--double") exact = true;
         else if (words[i] == "--check") check = true;
         else files.push_back(words[i]);
@@ -169,14 +177,16 @@ int run(std::vector<std::string> words) {
         return error_db<float>(document) < -100 ? 0 : 1;
     }
     if (files.size() != 2)
-        throw std::runtime_error("usage: filter_wav [--model model.json] [--block N] [--double] IN.wav OUT.wav");
+        throw std::runtime_error("usage: filter_wav [--model model.json] [--block N] [--double] [--oversampling N] IN.wav OUT.wav");
+    if (oversampling != 1 && oversampling != 2 && oversampling != 4)
+        throw std::runtime_error("oversampling is by 1, 2 or 4");
     const klann::Model model = json.empty() ? model::MODEL : document.model();
     Sound sound = read_wav(files[0]);
     if (sound.sample_rate != model.sample_rate)
         std::printf("note: the file has %.0f Hz, the model was trained at %.0f Hz: its filters are made for the file\n",
                     sound.sample_rate, model.sample_rate);
-    if (exact) filter<double>(model, sound, block);
-    else filter<float>(model, sound, block);
+    if (exact) filter<double>(model, sound, block, oversampling);
+    else filter<float>(model, sound, block, oversampling);
     write_wav(files[1], sound);
     return 0;
 }

@@ -175,13 +175,22 @@ public:
         for (int t = 0; t < count; ++t) out[t] = last[t] * this->output_scale;
     }
 
-private:
-    // Beyond a million times full scale nothing is sound.
-    static S finite(S x) noexcept {
-        const S most = static_cast<S>(1e6);
-        return x > most ? most : x < -most ? -most : x == x ? x : 0;
+    void convolve(const S* line, const S* taps, S* out, int count) const noexcept override {
+        for (int t = 0; t < count; t += TILE * W) {
+            Pack sum[TILE] = {};
+            for (int k = 0; k < TAPS; ++k) {
+                KLANN_UNROLL
+                for (int v = 0; v < TILE; ++v) {
+                    Pack x;
+                    std::memcpy(&x, line + t + v * W + k, sizeof x);
+                    sum[v] += x * taps[k];
+                }
+            }
+            std::memcpy(out + t, sum, sizeof sum);
+        }
     }
 
+private:
     S* plane(int index) noexcept { return reinterpret_cast<S*>(values() + static_cast<std::ptrdiff_t>(index) * N); }
 
     // R rows of a layer over TILE vectors of time.
@@ -270,13 +279,13 @@ private:
         double s = state[2 * op->weight], z = state[2 * op->weight + 1];
         for (int t = 0; t < count; ++t) {
             const double in = static_cast<double>(x[t]);
-            y[t] = static_cast<S>(m.c[0] * s + m.c[1] * z + m.d * in);
+            y[t] = static_cast<S>(audible(m.c[0] * s + m.c[1] * z + m.d * in));
             const double next = m.a[0] * s + (m.a[1] * z + m.b[0] * in);
             z = m.a[3] * z + (m.a[2] * s + m.b[1] * in);
             s = next;
         }
-        state[2 * op->weight] = s;
-        state[2 * op->weight + 1] = z;
+        state[2 * op->weight] = lasting(s);
+        state[2 * op->weight + 1] = lasting(z);
         for (int t = count; t < CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
     }
 
@@ -308,10 +317,10 @@ private:
             }
         }
         for (int f = 0; f < row; ++f) {
-            state[2 * op[f].weight] = s[f / D][f % D];
-            state[2 * op[f].weight + 1] = z[f / D][f % D];
+            state[2 * op[f].weight] = lasting(s[f / D][f % D]);
+            state[2 * op[f].weight + 1] = lasting(z[f / D][f % D]);
             S* y = plane(op[f].output);
-            for (int t = 0; t < count; ++t) y[t] = static_cast<S>(sound[t * L + f]);
+            for (int t = 0; t < count; ++t) y[t] = static_cast<S>(audible(sound[t * L + f]));
             for (int t = count; t < CHUNK; ++t) y[t] = 0;  // read with the rest of a vector
         }
     }
@@ -402,9 +411,13 @@ namespace detail {
 
 constexpr int CHUNK = 64;  // samples that are worked on at a time
 
+constexpr int REACH = 32, TAPS = 2 * REACH;  // of the filters of oversampling, in samples
+constexpr double BETA = 9;                   // of their Kaiser window: 90 dB from 1.09 Nyquist on
+
 // While one is alive, numbers too small to be normal count as zero: they would cost a hundred times as much.
 class NoDenormals {
 #if defined(__SSE2__) || defined(_M_X64)
+#define KLANN_FLUSHES
 public:
     NoDenormals() noexcept : before(_mm_getcsr()) { _mm_setcsr(before | 0x8040U); }
     ~NoDenormals() { _mm_setcsr(before); }
@@ -412,6 +425,7 @@ public:
 private:
     unsigned before;
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define KLANN_FLUSHES
 public:
     NoDenormals() noexcept {
         asm volatile("mrs %0, fpcr" : "=r"(before));
@@ -430,6 +444,24 @@ public:
     NoDenormals(const NoDenormals&) = delete;
     NoDenormals& operator=(const NoDenormals&) = delete;
 };
+
+// Where the processor cannot do that, samples of -600 dB do, and states that no sample can be made of any more.
+template <class T>
+constexpr T audible(T x) noexcept {
+#if defined(KLANN_FLUSHES)
+    return x;
+#else
+    return x > static_cast<T>(1e-30) || x < static_cast<T>(-1e-30) ? x : 0;
+#endif
+}
+
+constexpr double lasting(double state) noexcept {
+#if defined(KLANN_FLUSHES)
+    return state;
+#else
+    return state > 1e-200 || state < -1e-200 ? state : 0;
+#endif
+}
 
 // A filter as a state space: y = c s + d x, then s <- a s + b x.
 struct Space {
@@ -460,6 +492,35 @@ inline float weight_of(const Model& model, int operation, int index) {
             return static_cast<float>(static_cast<const std::int16_t*>(model.weights)[index]) * model.scales[operation];
         default: return static_cast<const float*>(model.weights)[index];
     }
+}
+
+// What the sample `part` of a distance after another takes of those from REACH - 1 before it to REACH after.
+template <class S>
+void interpolation(double part, S* taps) {
+    double sum = 0, exact[TAPS];
+    for (int k = 0; k < TAPS; ++k) {
+        const double place = REACH - 1 - k + part, share = place / REACH;
+        double bessel = 1, term = 1;  // I0 of the Kaiser window, by its series
+        for (int i = 1; i < 60; ++i) bessel += term *= BETA * BETA * (1 - share * share) / (4.0 * i * i);
+        exact[k] = std::sin(3.14159265358979323846 * place) / place * bessel;
+        sum += exact[k];
+    }
+    for (int k = 0; k < TAPS; ++k) taps[k] = static_cast<S>(exact[k] / sum);
+}
+
+// Samples of one phase: the last TAPS, then those of the chunk that is played.
+template <class S>
+struct Line {
+    S past[TAPS + CHUNK];
+    S* now() noexcept { return past + TAPS; }
+    void move(int count) noexcept { std::memmove(past, past + count, TAPS * sizeof(S)); }
+};
+
+// Beyond a million times full scale nothing is sound, nor is what is not a number.
+template <class S>
+S finite(S x) noexcept {
+    const S most = static_cast<S>(1e6);
+    return x > most ? most : x < -most ? -most : x == x ? audible(x) : 0;
 }
 
 // Memory that begins where the widest vectors may.
@@ -494,6 +555,9 @@ public:
 
     // Up to CHUNK samples; `state` goes from their start to their end.
     virtual void chunk(const S* in, S* out, int count, double* state) noexcept = 0;
+
+    // out[t] is the sum of taps[k] line[t + k], for up to CHUNK samples; some more after these are overwritten.
+    virtual void convolve(const S* line, const S* taps, S* out, int count) const noexcept = 0;
 
     std::vector<Space> spaces;  // of the filters
 
@@ -567,18 +631,29 @@ std::unique_ptr<Engine<S>> engine_for(const Model& model) {
 // ---- The player ----
 
 // Plays one model on several channels alike. S: float or double; the filters' states are double in both.
+//
+// With an oversampling of 2 or 4, as many copies of the model play a phase each of the oversampled sound: less
+// of what the layers make above Nyquist folds back, filters pass what they were trained to, and it is late.
 template <class S>
 class Processor {
     static_assert(sizeof(S) == 4 || sizeof(S) == 8, "float or double");
 
 public:
-    // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own.
-    explicit Processor(const Model& model, int channels = 1, double sample_rate = 0)
+    // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own. `oversampling` is 1, 2 or 4.
+    explicit Processor(const Model& model, int channels = 1, double sample_rate = 0, int oversampling = 1)
         : engine(detail::engine_for<S>(model)),
           filters(model.filters, model.filters + model.filter_count),
-          states(filters.size() * 2 * static_cast<std::size_t>(channels)),
+          states(filters.size() * 2 * static_cast<std::size_t>(channels * oversampling)),
+          lines(oversampling > 1 ? static_cast<std::size_t>(channels * (oversampling + 1)) : 0),
+          taps(static_cast<std::size_t>(2 * (oversampling - 1) * detail::TAPS)),
           model_rate(model.sample_rate),
-          channel_count(channels) {
+          channel_count(channels),
+          factor(oversampling) {
+        for (int p = 1; p < factor; ++p) {
+            S *up = taps_of(p, 0), *down = taps_of(p, 1);
+            detail::interpolation(static_cast<double>(p) / factor, up);
+            for (int k = 0; k < detail::TAPS; ++k) down[k] = up[detail::TAPS - 1 - k];
+        }
         set_sample_rate(sample_rate);
         reset();
     }
@@ -593,11 +668,12 @@ public:
     // As before the first sample.
     void reset() noexcept {
         double* state = states.data();
-        for (int channel = 0; channel < channel_count; ++channel)
+        for (int copy = 0; copy < channel_count * factor; ++copy)
             for (const Filter& f : filters) {
                 *state++ = f.first;
                 *state++ = f.second;
             }
+        for (detail::Line<S>& line : lines) line = {};
     }
 
     // `frames` samples of every channel; `in` and `out` may be the same.
@@ -618,25 +694,48 @@ public:
     }
 
     int channels() const noexcept { return channel_count; }
-    static constexpr int latency() noexcept { return 0; }  // samples
+    int latency() const noexcept { return factor > 1 ? detail::TAPS : 0; }  // samples
 
 private:
     void play(const S* in, S* out, std::size_t frames, int channel) noexcept {
-        double* state = states.data() + static_cast<std::size_t>(channel) * filters.size() * 2;
+        double* state = states.data() + static_cast<std::size_t>(channel * factor) * filters.size() * 2;
         while (frames) {
             const int count = static_cast<int>(frames < detail::CHUNK ? frames : detail::CHUNK);
-            engine->chunk(in, out, count, state);
+            if (factor == 1) engine->chunk(in, out, count, state);
+            else phases(in, out, count, state, lines.data() + channel * (factor + 1));
             in += count;
             out += count;
             frames -= static_cast<std::size_t>(count);
         }
     }
 
+    // Up, through a copy of the model for every phase, and down. The first line is the input's, then one a phase.
+    void phases(const S* in, S* out, int count, double* state, detail::Line<S>* line) noexcept {
+        detail::Line<S>& input = *line++;
+        for (int t = 0; t < count; ++t) input.now()[t] = detail::finite(in[t]);
+        S part[detail::CHUNK], sum[detail::CHUNK] = {};
+        for (int p = 0; p < factor; ++p, ++line, state += 2 * filters.size()) {
+            if (p > 0) engine->convolve(input.past + 1, taps_of(p, 0), part, count);
+            engine->chunk(p > 0 ? part : input.past + detail::REACH, line->now(), count, state);
+            if (p > 0) engine->convolve(line->past, taps_of(p, 1), part, count);
+            const S* late = p > 0 ? part : line->past + detail::REACH;
+            for (int t = 0; t < count; ++t) sum[t] += late[t];
+            line->move(count);
+        }
+        input.move(count);
+        for (int t = 0; t < count; ++t) out[t] = sum[t] / static_cast<S>(factor);
+    }
+
+    // Of phase `p`, up or down.
+    S* taps_of(int p, int down) noexcept { return taps.data() + (2 * (p - 1) + down) * detail::TAPS; }
+
     std::unique_ptr<detail::Engine<S>> engine;
     std::vector<Filter> filters;
     std::vector<double> states;
+    std::vector<detail::Line<S>> lines;
+    std::vector<S> taps;
     double model_rate;
-    int channel_count;
+    int channel_count, factor;
 };
 
 // ---- The document: a model as JSON ----
