@@ -98,6 +98,7 @@ ORDER = [
     "training.checkpoints",
     "streaming",
     "export.document",
+    "export.rates",
     "export.cpp",
     "export.graph",
     "export.program",

@@ -16,6 +16,7 @@ from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.export.document import document, model_from, read_document, schema, write_document
 from klann_lightning.export.graph import first_state, step_graph, whole_graph
 from klann_lightning.export.program import BLOCK, export_program, player
+from klann_lightning.export.rates import rate_error_db
 from klann_lightning.models.gcn import Gcn
 from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
 from klann_lightning.models.lstm import Lstm
@@ -168,6 +169,19 @@ def test_a_torch_program_is_the_model(noise, tmp_path):
         assert off_db(played, exact(made, noise[: 20 * BLOCK])) < -100
 
 
+def test_another_rate_costs_what_filters_near_nyquist_do():
+    """At its own rate nothing; and a model of low-pass filters the less, the lower they lie."""
+    low, high = copy.deepcopy(system("small parallel")), copy.deepcopy(system("small parallel"))
+    with torch.no_grad():
+        for model, raw in ((low, -6.0), (high, 1.0)):  # 55 Hz, 16 kHz
+            model.bank.cutoff.fill_(raw)
+            model.bank.mix.copy_(torch.tensor([1.0, 0.0, 0.0]).expand_as(model.bank.mix))
+    errors = [rate_error_db(document(one), 48000) for one in (low, high)]
+    assert errors[0] < errors[1] - 10
+    assert rate_error_db(document(high), 44100) < -200
+    assert -40 < errors[1] < 0
+
+
 def test_other_models_are_refused_by_name():
     with pytest.raises(ConfigError, match="a Gcn is not made of layers and filters"):
         document(Gcn(1, 3))
@@ -179,6 +193,7 @@ def test_the_command_says_how_near_it_is(kind, checkpoint, tmp_path, capsys):  #
     said = capsys.readouterr().out
     assert "out.pt2" in said
     assert kind == "cpp" or "its samples are the model's to -" in said
+    assert ("at 48000 Hz it is off by -" in said) == (kind in ("json", "cpp"))
     assert (tmp_path / "out.pt2").exists()
 
 

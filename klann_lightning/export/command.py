@@ -13,6 +13,7 @@ from torch import Tensor
 
 from klann_lightning.errors import CheckpointError, ConfigError
 from klann_lightning.export.document import document, model_from, read_document, write_document, writing
+from klann_lightning.export.rates import other_rate, rate_error_db
 from klann_lightning.files import replacing
 from klann_lightning.models.base import AudioModel
 from klann_lightning.training.checkpoints import model_of, read_checkpoint
@@ -37,6 +38,7 @@ class Exported(NamedTuple):
 
     what: str
     error_db: float | None  # None where nothing here can play it
+    beside: str = ""  # what else is to be known
 
 
 def run(checkpoint: Path, out: Path, kind: str, precision: str) -> str:
@@ -55,18 +57,22 @@ def run(checkpoint: Path, out: Path, kind: str, precision: str) -> str:
         cost = f"; its weights in {precision} cost {_error_db(model, _player(made.model)):.0f} dB of error"
     exported = FORMATS[kind](made, out)
     if exported.error_db is None:
-        return exported.what + cost
+        return exported.what + cost + exported.beside
     if exported.error_db > PARITY_DB:
         raise CheckpointError(
             f"{exported.what}, but its samples are off by {exported.error_db:.1f} dB: do not use it. "
             "Export another checkpoint of the run."
         )
-    return f"{exported.what}; its samples are the model's to {exported.error_db:.0f} dB{cost}"
+    return (
+        f"{exported.what}; its samples are the model's to {exported.error_db:.0f} dB{cost}{exported.beside}"
+    )
 
 
 def _json(made: Made, out: Path) -> Exported:
-    write_document(out, made.document())
-    return Exported(str(out), _error_db(made.model, _player(model_from(read_document(out)))))
+    content = made.document()
+    write_document(out, content)
+    error_db = _error_db(made.model, _player(model_from(read_document(out))))
+    return Exported(str(out), error_db, _elsewhere(content))
 
 
 def _cpp(made: Made, out: Path) -> Exported:
@@ -79,7 +85,14 @@ def _cpp(made: Made, out: Path) -> Exported:
     return Exported(
         f"{out}: klann.hpp, model.hpp and examples. Build them: {build}; try them on a snapshot: {check}",
         None,
+        _elsewhere(content),
     )
+
+
+def _elsewhere(content: Mapping[str, Any]) -> str:
+    """How far off the runtime is at another rate, which it makes the filters for."""
+    rate = other_rate(content["sample_rate"])
+    return f"; at {rate} Hz it is off by {rate_error_db(content, rate):.0f} dB on pink noise"
 
 
 def _onnx(made: Made, out: Path) -> Exported:
