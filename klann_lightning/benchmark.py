@@ -1,6 +1,5 @@
 """How fast the systems train and play on this machine, and how that grows with their sizes."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from klann_lightning.errors import ConfigError
 from klann_lightning.losses import esr, mse
+from klann_lightning.manners import say, watched
 from klann_lightning.measuring import (
     Action,
     Figure,
@@ -27,6 +27,7 @@ from klann_lightning.measuring import (
 from klann_lightning.models.base import AudioModel, State
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
 from klann_lightning.models.stacked import StackedKlann
+from klann_lightning.runtime_speed import measure_runtime
 from klann_lightning.speed_report import LEAST_BYTES, BlockSpeed, Growth, Memory, Report, Sizes, SystemSpeed
 from klann_lightning.training.checkpoints import load_model
 
@@ -61,12 +62,14 @@ def measure(models: dict[str, AudioModel], sizes: Sizes, device: torch.device) -
     _progress("copying")
     copying = copy_speed(sizes.copied, sizes.runs, device, sizes.run_seconds)
     best = copying.median / LEAST_BYTES
+    _progress("the C++ runtime")
+    runtime = measure_runtime(models if device.type == "cpu" else {}, sizes)
     systems = []
     for name, model in models.items():
         _progress(name)
         systems.append(measure_system(name, model.to(device), sizes, best, device))
     growth = list(measure_growth(sizes, device)) if "small_parallel" in models else []
-    return Report(here, sizes, copying, best, systems, growth)
+    return Report(here, sizes, copying, best, systems, runtime, growth)
 
 
 def measure_system(
@@ -238,5 +241,5 @@ def _rates(amount: float, times: Sequence[float]) -> Figure:
 
 
 def _progress(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"measuring {what}", file=sys.stderr, flush=True)
+    if watched():
+        say(f"measuring {what}")

@@ -7,11 +7,28 @@ from inspect import signature
 from pathlib import Path
 from typing import Literal
 
+from klann_lightning import __version__
 from klann_lightning.errors import HaltedError, KlannError, OneLineErrors, leave
 from klann_lightning.handshake import INTERRUPTED
+from klann_lightning.manners import quietly
 from klann_lightning.native.host import after_torch, before_torch
 
 PLAY_BLOCK = 2**16
+
+
+def init(folder: Path = Path()) -> None:
+    """Copy the experiments that come with the package, sweeps/, into a folder to work in.
+
+    Args:
+        folder: that gets sweeps/, which must not be there yet; the current one without it.
+    """
+    from klann_lightning.shipped import write_experiments
+
+    out = write_experiments(folder)
+    print(
+        f"{out}: experiments, systems, recipes and searches. To begin: {_called()} simulate compressor data, "
+        f"and {_called()} fit --config {out / 'demo.yaml'}"
+    )
 
 
 def simulate(
@@ -285,6 +302,7 @@ def report(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "sweep": sweep,
     "compare": compare,
     "simulate": simulate,
@@ -324,8 +342,15 @@ def main(args: Sequence[str] | None = None) -> object:
     Raises KlannError for what a user can mend, SystemExit for a command line that does not parse.
     """
     words = list(sys.argv[1:] if args is None else args)
+    with quietly("--quiet" in words):
+        return _run_command([word for word in words if word != "--quiet"])
+
+
+def _run_command(words: list[str]) -> object:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
+    elif words == ["--version"]:
+        print(__version__)
     elif words[0] in COMMANDS:
         _run_function(words[0], words[1:])
     elif words[0] in TRAINER_COMMANDS:
@@ -364,7 +389,7 @@ def _run_function(name: str, words: Sequence[str]) -> None:
 
     function = COMMANDS[name]
     about = str(function.__doc__).partition("Args:")[0]  # each argument's part stands beside it
-    parser = Parser(prog=f"klann_lightning {name}", description=about)
+    parser = Parser(prog=f"{_called()} {name}", description=about)
     if "fit_options" in signature(function).parameters:
         parser.add_function_arguments(function, as_positional=False)
         own, others = _divide(words, signature(function).parameters)
@@ -436,5 +461,17 @@ def _overview() -> str:
     said = {**TRAINER_COMMANDS, **{name: str(function.__doc__) for name, function in COMMANDS.items()}}
     lines = [f"  {name:<10}{text.partition(chr(10))[0]}" for name, text in said.items()]
     return "\n".join(
-        ["usage: python -m klann_lightning COMMAND ...", "", *lines, "", "COMMAND --help says more."]
+        [
+            f"usage: {_called()} COMMAND ...",
+            "",
+            *lines,
+            "",
+            "COMMAND --help says more; --quiet leaves out all but results and errors; --version.",
+        ]
     )
+
+
+def _called() -> str:
+    """How this program was started."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "klann" else "python -m klann_lightning"

@@ -46,8 +46,13 @@ class HaltedError(KlannError):
 
 
 def leave(message: str, exit_code: int = KlannError.exit_code) -> NoReturn:
-    """End the program with the message on one line of standard error."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    """End the program with the message on one line of standard error; on a terminal, cause and cure apart."""
+    from rich.console import Console
+    from rich.text import Text
+
+    cause, stop, cure = " ".join(message.split()).partition(". ")
+    line = Text.assemble(("error: ", "bold red"), cause, stop, (cure, "green"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
     sys.exit(exit_code)
 
 

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -26,8 +25,10 @@ from klann_lightning.errors import CheckpointError, ConfigError, KlannError, One
 from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
 from klann_lightning.files import write_whole
 from klann_lightning.handshake import LAST, SCORES_FILE
+from klann_lightning.manners import hushed, watched
 from klann_lightning.native.host import after_torch, die_with_parent
 from klann_lightning.runs import changed, hold, new_folder, newest, unfinished
+from klann_lightning.training.bar import StageBar
 from klann_lightning.training.checkpoints import mended_as, read_checkpoint, scored_settings
 from klann_lightning.training.keeper import CheckpointFiles, Keeper
 from klann_lightning.training.media import PredictionWriter, StageMedia
@@ -61,7 +62,7 @@ def quiet() -> None:
 
 def _no_chatter(record: logging.LogRecord) -> bool:
     chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped", "Restor")
-    return not record.getMessage().startswith(chatter)
+    return not (hushed() and record.levelno < logging.WARNING) and not record.getMessage().startswith(chatter)
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -103,7 +104,7 @@ class Experiment(LightningCLI):
         self.keeper = Keeper()
         self._mended: Recipes = {}  # the recordings of the checkpoint that is gone on with, or scored
         self.switch = StageSwitch(self.keeper)
-        self.media, writer = StageMedia(), PredictionWriter()
+        self.media, self.bar, writer = StageMedia(), StageBar(self.switch), PredictionWriter()
         if started_by_a_rank():
             die_with_parent()
         with ExitStack() as self._held, explained():  # what is held is let go at the end
@@ -116,12 +117,12 @@ class Experiment(LightningCLI):
                 save_config_kwargs={"overwrite": True},
                 trainer_defaults={
                     # what a stage's end changes is in what the keeper then writes
-                    "callbacks": [self.switch, Watch(self.switch), self.keeper, self.media, writer],
+                    "callbacks": [self.switch, Watch(self.switch), self.keeper, self.media, self.bar, writer],
                     "use_distributed_sampler": False,  # the feeds share out the recordings themselves
                     "enable_model_summary": False,
                     "max_epochs": -1,  # the stages say when to end
                     "logger": LOGGERS,
-                    "enable_progress_bar": sys.stderr.isatty(),
+                    "enable_progress_bar": watched(),
                 },
             )
 
@@ -153,6 +154,8 @@ class Experiment(LightningCLI):
             trainer.logger = False
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
+        if not trainer.enable_progress_bar:
+            self.trainer_defaults["callbacks"].remove(self.bar)
         self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share
         self.keeper.max_steps = trainer.max_steps
         if trainer.default_root_dir is None:

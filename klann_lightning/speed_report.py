@@ -39,6 +39,9 @@ class Sizes:
     grow_batch: Sequence[int] = (1, 4, 16, 64)
     grow_lift_dim: Sequence[int] = (1, 5, 10, 20)
     grow_sections: Sequence[int] = (1, 2, 4)
+    runtime_block: int = 64  # samples
+    runtime_blocks: int = 20_000
+    runtime_repeats: int = 20
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -83,6 +86,27 @@ class SystemSpeed:
 
 
 @dataclass(frozen=True)
+class RuntimeSpeed:
+    """One model, played by one build of the C++ runtime."""
+
+    name: str
+    built: str  # for which processors
+    latency_us: Figure  # of a block: the medians of the repeats
+    p999_us: float  # 99.9th percentile of all blocks of all repeats
+    real_time: float  # the block's duration over the median latency
+    worst: float  # each block with the quickest of its times: the worst over their median
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The C++ runtime, float, on one core."""
+
+    compiler: str | None
+    missing: str | None  # why there are no figures, or not of every build
+    speeds: Sequence[RuntimeSpeed]
+
+
+@dataclass(frozen=True)
 class Growth:
     """The small parallel system with one size changed."""
 
@@ -102,6 +126,7 @@ class Report:
     copying: Figure  # bytes read and written per second
     best: float  # samples per second that copying at LEAST_BYTES a sample would allow
     systems: Sequence[SystemSpeed]
+    runtime: Runtime
     growth: Sequence[Growth]
 
 
@@ -175,11 +200,31 @@ def _introduction(report: Report) -> list[str]:
     if any(system.synchronises is not None for system in report.systems):
         waits = [system.name for system in report.systems if system.synchronises]
         lines.append(f"Scan steps that wait for the device: {', '.join(waits) or 'none'}.")
+    lines += _about_runtime(report)
     return [textwrap.fill(line, WIDTH) for line in lines]
+
+
+def _about_runtime(report: Report) -> list[str]:
+    runtime, sizes = report.runtime, report.sizes
+    missing = [f"C++ runtime: {runtime.missing}"] if runtime.missing else []
+    if not runtime.speeds:
+        return missing
+    return [
+        f"C++ runtime: one channel in blocks of {sizes.runtime_block} samples, float, one core, compiled by "
+        f"{runtime.compiler}, -O3; for any processor of its kind it takes the widest vectors that it finds. "
+        "The median latency of a block in us / the 99.9th percentile of all blocks as they came, times real "
+        f"time, worst block over median. For the latter {sizes.runtime_blocks} blocks (noise, a full-scale "
+        "square wave, noise that fades out through the denormal numbers, silence) are played "
+        f"{sizes.runtime_repeats} times over from the same state, and each counts with the quickest of its "
+        "times: what is slow every time shows, what interrupts the program now and then does not.",
+        *missing,
+    ]
 
 
 def _tables(report: Report) -> list[Table]:
     tables = [_training(report), _memory(report), _playing(report)]
+    if report.runtime.speeds:
+        tables.append(_runtime(report))
     return tables + [_growth(report)] * bool(report.growth)
 
 
@@ -226,6 +271,17 @@ def _playing(report: Report) -> Table:
     ]
     blocks = [f"{samples} samples" for samples in report.sizes.blocks]
     return Table(["playing", "offline", *blocks], rows)
+
+
+def _runtime(report: Report) -> Table:
+    cells = {
+        (one.name, one.built): f"{_short(one.latency_us.median)} / {_short(one.p999_us)}, "
+        f"{_short(one.real_time)}x, {one.worst:.2f}"
+        for one in report.runtime.speeds
+    }
+    names, builds = (list(dict.fromkeys(column)) for column in zip(*cells, strict=True))
+    rows = [[name, *(cells[name, built] for built in builds)] for name in names]
+    return Table(["C++ runtime, built for", *builds], rows)
 
 
 def _growth(report: Report) -> Table:

@@ -24,7 +24,7 @@ torch.set_num_threads(1)  # several processes of tests on few cores slow each ot
 def _can_compile() -> bool:
     """Not whether it works: where there is a compiler, what it refuses must fail the tests."""
     try:
-        return build.wanted() and bool(build._compiler())
+        return build.wanted() and bool(build.find_compiler())
     except OSError:
         return False
 

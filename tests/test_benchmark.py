@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from test_stages import TIME, fit
 from torch import nn
 
-from klann_lightning import benchmark, measuring, speed_report
+from klann_lightning import benchmark, measuring, runtime_speed, speed_report
 from klann_lightning.benchmark import SYSTEMS, choose, measure, measure_system, sampled_step, scan_step
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
@@ -37,6 +37,8 @@ TINY = Sizes(
     grow_batch=(1, 2),
     grow_lift_dim=(1, 5),
     grow_sections=(1, 2),
+    runtime_blocks=40,
+    runtime_repeats=3,
 )
 FIGURE = {"median", "low", "high", "runs"}
 
@@ -56,6 +58,14 @@ class Gain(AudioModel):
         self.seen.append(float(state[0][0, 0]))
         assert not state[0].requires_grad
         return self.gain * x, (state[0] + self.gain / self.gain,)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_compiled():
+    """The C++ runtime has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime_speed, "builds", dict)
+        yield
 
 
 @pytest.fixture
@@ -183,7 +193,7 @@ def test_waiting_for_a_cuda_device_is_noticed():
 
 def test_json_is_plain_and_complete(report):
     content = json.loads(as_json(report))
-    assert set(content) == {"machine", "sizes", "copying", "best", "systems", "growth"}
+    assert set(content) == {"machine", "sizes", "copying", "best", "systems", "runtime", "growth"}
     assert set(content["machine"]) == {"device", "threads", "torch", "load_average", "date"}
     assert set(content["copying"]) == FIGURE
     assert content["best"] == content["copying"]["median"] / 28

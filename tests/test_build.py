@@ -85,7 +85,7 @@ def test_a_filled_cache_need_not_be_writable(empty_cache, monkeypatch):
 @needs_compiler
 def test_a_damaged_file_is_built_anew(empty_cache, caplog):
     empty_cache.mkdir()
-    name = f"native-{build._fingerprint(build._compiler())}.so"
+    name = f"native-{build._fingerprint(build.find_compiler())}.so"
     (empty_cache / name).touch()
     assert build.library() is not None
     assert (empty_cache / name).stat().st_size > 1000
@@ -108,7 +108,8 @@ def test_a_compiler_that_is_stopped_leaves_nothing_behind(empty_cache, monkeypat
 @pytest.mark.skipif("linux" not in sys.platform, reason="Apple's compiler has no OpenMP")
 def test_is_built_with_threads(empty_cache):
     """Where a compiler can: g++, and clang++ with its runtime."""
-    if "clang" in subprocess.run([*build._compiler(), "--version"], capture_output=True, text=True).stdout:
+    asked = [*build.find_compiler(), "--version"]
+    if "clang" in subprocess.run(asked, capture_output=True, text=True).stdout:
         pytest.skip("clang++ may lack its OpenMP runtime")
     build.library()
     (file,) = empty_cache.iterdir()
@@ -142,7 +143,7 @@ def test_without_a_compiler_one_line_is_logged(compiler, monkeypatch, caplog):
     ],
 )
 def test_the_reason_is_the_line_that_tells_most(said, reason):
-    assert build._reason(subprocess.CalledProcessError(1, "c++", stderr=said)) == reason
+    assert build.reason(subprocess.CalledProcessError(1, "c++", stderr=said)) == reason
 
 
 def test_can_be_left_out(empty_cache, monkeypatch, caplog):

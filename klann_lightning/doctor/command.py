@@ -16,6 +16,7 @@ from klann_lightning.doctor.picture import save_figure
 from klann_lightning.doctor.splits import input_levels, parse_shares, plan_splits, write_splits
 from klann_lightning.doctor.telling import table, told
 from klann_lightning.errors import ConfigError, PairError
+from klann_lightning.manners import watched
 
 STATUS = {None: 0, "note": 0, "harms": 1, "blocks": 2}
 ROLES = {"input": "target", "dry": "wet"}
@@ -43,10 +44,10 @@ def run(
     diagnoses = []
     with _clean_output():
         for index, (dry, wet) in enumerate(pairs):
-            if many:
+            if many and watched():
                 print(f"\r{index + 1} of {len(pairs)}", end="", file=sys.stderr, flush=True)
             diagnoses.append(diagnose(dry, wet))
-    if many:
+    if many and watched():
         print("\r", end="", file=sys.stderr)
     said = [] if as_json else [table(diagnoses) if many else told(diagnoses[0])]
     for diagnosis in diagnoses:

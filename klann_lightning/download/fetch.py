@@ -16,6 +16,7 @@ import requests
 from tqdm import tqdm
 
 from klann_lightning.download.link import AbsentError, Link, PassingError, ServerError, host_of, say
+from klann_lightning.manners import hushed
 
 BLOCK = 1 << 16  # bytes that are taken at once; so many at most are lost where a transfer breaks off
 EVERY = 10.0  # seconds between two lines of progress where there is no terminal
@@ -162,7 +163,13 @@ def _store(answer: requests.Response, remote: Remote, path: Path, have: int) -> 
     with (
         part.open("ab" if have else "wb") as file,
         tqdm(
-            desc=remote.name, initial=have, total=size, unit="B", unit_scale=True, leave=False, disable=None
+            desc=remote.name,
+            initial=have,
+            total=size,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=hushed() or None,  # None: where it is no terminal
         ) as bar,
     ):
         since = time.monotonic()

@@ -16,6 +16,7 @@ from urllib3.util import Retry
 
 from klann_lightning import __version__
 from klann_lightning.errors import DownloadError
+from klann_lightning.manners import hushed
 
 LONGEST_PAUSE = 60.0  # seconds between two tries, where the server does not ask for more
 PASSING = (408, 425, 429)  # what a server answers, besides 5xx, that may be otherwise in a while
@@ -121,7 +122,8 @@ class Link:
 
 def say(line: str) -> None:
     """A line on standard error; a progress bar moves out of its way."""
-    tqdm.write(line, file=sys.stderr)
+    if not hushed():
+        tqdm.write(line, file=sys.stderr)
 
 
 def host_of(url: str) -> str:

@@ -67,7 +67,7 @@ def library() -> ctypes.CDLL | None:
     logging.getLogger(__name__).warning(
         "training and playing will be several times slower: %s. Install g++, or name a C++ compiler in "
         "CXX; KLANN_COMPILE=0 silences this.",
-        _reason(fault),
+        reason(fault),
     )
     return None
 
@@ -81,7 +81,7 @@ def _built() -> "Path | Exception":
 @cache
 def _build() -> Path | Exception:
     try:
-        compiler = _compiler()
+        compiler = find_compiler()
         name = f"native-{_fingerprint(compiler)}.so"
         cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klann_lightning"
         if (cached / name).is_file():
@@ -109,7 +109,7 @@ def _private_folder() -> Path:
     return folder
 
 
-def _compiler() -> list[str]:
+def find_compiler() -> list[str]:
     """The command of a C++ compiler."""
     named = shlex.split(os.environ.get("CXX", ""))
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
@@ -151,7 +151,7 @@ def _run(command: list[str], check: bool) -> int:
     return done.returncode
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """One line."""
     said = getattr(error, "stderr", None) or str(error) or type(error).__name__
     lines = (said.decode(errors="replace") if isinstance(said, bytes) else said).splitlines()

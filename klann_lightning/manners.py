@@ -1,0 +1,37 @@
+"""What a command tells while it works: on standard error, and nothing under --quiet."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+QUIET = "KLANN_QUIET"  # environment variable, so that processes that a command starts are quiet too
+
+
+def hushed() -> bool:
+    """Whether nothing is to be told but results and errors."""
+    return bool(os.environ.get(QUIET))
+
+
+def watched() -> bool:
+    """Whether somebody looks on: then a line may change while it is seen."""
+    return sys.stderr.isatty() and not hushed()
+
+
+def say(line: str) -> None:
+    """How a command gets on."""
+    if not hushed():
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """For as long as it lasts, `hushed`, if quiet."""
+    before = os.environ.get(QUIET)
+    if quiet:
+        os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        if quiet and before is None:
+            del os.environ[QUIET]
