@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo speed test lint
+.PHONY: help setup demo speed wasm test lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,15 @@ demo: setup ## simulate a compressor, learn it in a minute or two, write a page 
 
 speed: setup ## measure this machine, and write the README's speed table
 	$(BIN)/python -m klann_lightning bench --json docs/speed.json --markdown README.md
+
+# By Debian 12's clang, with its packages lld, libc++-dev-wasm32 and libclang-rt-dev-wasm32
+WASM := clang++ --target=wasm32-wasi -std=c++17 -O3 -msimd128 -fno-exceptions -fno-rtti -mexec-model=reactor \
+	-Wall -Wextra -Wl,--strip-all
+WASM_FILE := klann.wasm
+
+wasm: ## build the runtime that the report's page plays files by
+	cd klann_lightning/runtime && $(WASM) \
+	-DKLANN_SOURCE="\"$$(cat klann.hpp klann_wasm.cpp | sha256sum | cut -c 1-64)\"" klann_wasm.cpp -o $(WASM_FILE) && chmod 644 $(WASM_FILE)
 
 test: setup lint ## lint, then all tests, two at a time; no GPU and no network needed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal

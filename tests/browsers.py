@@ -4,12 +4,15 @@ import contextlib
 import functools
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from scipy.signal import correlate
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 TAP = """
@@ -73,11 +76,11 @@ class Watched:
         self.page.goto(index if isinstance(index, str) else index.as_uri())
         return self.page
 
-    def record(self) -> None:
-        """Listen, from now on, to all that the player's engine puts out."""
+    def record(self, player: str = "engine") -> None:
+        """Listen, from now on, to all that the page's player, or its live one, puts out."""
         self.page.evaluate(
-            """async (code) => {
-                const { context, output } = klann.engine;
+            """async ([code, player]) => {
+                const { context, output } = klann[player];
                 await context.audioWorklet.addModule('data:text/javascript,' + encodeURIComponent(code));
                 const tap = new AudioWorkletNode(context, 'tap', { numberOfOutputs: 0 });
                 window.heard = [];
@@ -86,7 +89,7 @@ class Watched:
                 while (heard.length < 2) await new Promise((done) => setTimeout(done, 5));
                 heard.length = 0;  // the tap's first block comes before it is part of the sound's way
             }""",
-            TAP,
+            [TAP, player],
         )
 
     def heard(self, seconds: float) -> tuple[int, np.ndarray]:
@@ -105,3 +108,45 @@ class Watched:
 
     def close(self) -> None:
         self.context.close()
+
+
+def watching(browser: Browser) -> Iterator[Callable[..., Watched]]:
+    """Makes pages; at the end nothing must have gone wrong in them, but for what a test has expected."""
+    made: list[Watched] = []
+
+    def start(**settings: object) -> Watched:
+        made.append(Watched(browser, **settings))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+    assert [fault for one in made for fault in one.faults] == []
+
+
+def place_in(part: np.ndarray, whole: np.ndarray) -> tuple[int, float, float]:
+    """Where a heard part lies in a sound -> its first sample, its gain, the error in dB."""
+    match = correlate(whole, part, "valid", "fft")
+    sums = np.concatenate([[0.0], np.cumsum(whole**2)])
+    energy = sums[len(part) :] - sums[: -len(part)]
+    start = int(np.argmax(match / np.sqrt(energy + 1e-9)))
+    known = whole[start : start + len(part)]
+    gain = float(part @ known / (known @ known))
+    error = np.sum((part - gain * known) ** 2) / np.sum(known**2)
+    return start, gain, float(10 * np.log10(error + 1e-30))
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -27,6 +27,7 @@ from klann_lightning.data.devices import (
     simulate,
 )
 from klann_lightning.errors import ConfigError, PairError
+from klann_lightning.export.document import document
 from klann_lightning.report import gathering
 from klann_lightning.report.command import ReportError
 from klann_lightning.report.heard import common_gain, low_anchor
@@ -107,6 +108,28 @@ def test_everything_that_the_page_names_is_beside_it(written):
         assert (written / link).is_file(), link
 
 
+def test_the_last_stage_is_there_to_play_a_file_of_ones_own(written, run):
+    (model,) = content(written)["models"]
+    assert (model["device"], model["sample_rate"]) == ("tiny", 44100)
+    (file,) = (written / "models").iterdir()
+    handed = re.fullmatch(r"klann\.model\((.*?), (\{.*\})\);\n", file.read_text())
+    assert json.loads(handed[1]) == model["key"] == file.stem
+    exported = document(load_model(run / "stage-2-spectral.ckpt"))
+    assert json.loads(handed[2]) == {
+        name: value for name, value in exported.items() if name not in ("snapshot", "training")
+    }
+
+
+def test_a_model_that_no_document_holds_is_not_offered(run, tmp_path, monkeypatch):
+    def refuse(_):
+        raise ConfigError("an Lstm is not made of layers and filters")
+
+    monkeypatch.setattr(gathering, "document", refuse)
+    main(["report", str(tmp_path / "out"), str(run / "stage-1-time.ckpt"), "--seconds=0.25"])
+    assert content(tmp_path / "out")["models"] == []
+    assert 'id="own"' not in (tmp_path / "out/index.html").read_text()
+
+
 def test_sounds_are_the_recording_and_what_the_model_makes_of_it(written, trained, run):
     found, (take,) = versions(written), content(written)["takes"]
     gain = 10 ** (-take["lowered_db"] / 20)
@@ -160,6 +183,7 @@ def test_a_report_replaces_its_own_folder_and_no_other(written, run, tmp_path):
     assert len(versions(again)) == 4
     assert len(list((again / "audio").glob("*.flac"))) == 4
     assert content(again)["takes"][0]["seconds"] == 0.25
+    assert len(list((again / "models").iterdir())) == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("unique")
     with pytest.raises(ConfigError, match=r"mine is there already and is no report"):

@@ -1,20 +1,15 @@
 """The report's page in a real browser: what it plays to the sample, what it loads, who can use it."""
 
-import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsers import StarvedError, Watched, patiently
+from browsers import StarvedError, Watched, patiently, place_in, served, watching
 from playwright.sync_api import Browser, expect
 from report_pages import LABELS, MATCH_DB, TAKES, big_page, sample_page, sound
-from scipy.signal import correlate
 from scipy.stats import binomtest
 
 from klann_lightning.report.page import write_page
@@ -38,17 +33,7 @@ def sounds(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
-    """Makes pages; at the end nothing must have gone wrong in them, but for what a test has expected."""
-    made: list[Watched] = []
-
-    def start(**settings: object) -> Watched:
-        made.append(Watched(browser, **settings))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.close()
-    assert [fault for one in made for fault in one.faults] == []
+    yield from watching(browser)
 
 
 @pytest.fixture
@@ -64,18 +49,6 @@ def cell(label: str, take: str = "Drums") -> str:
 def play(watched: Watched, label: str, take: str = "Drums") -> None:
     watched.page.click(cell(label, take))
     expect(watched.page.locator(cell(label, take))).to_have_attribute("aria-pressed", "true")
-
-
-def place_in(part: np.ndarray, whole: np.ndarray) -> tuple[int, float, float]:
-    """Where a heard part lies in a sound -> its first sample, its gain, the error in dB."""
-    match = correlate(whole, part, "valid", "fft")
-    sums = np.concatenate([[0.0], np.cumsum(whole**2)])
-    energy = sums[len(part) :] - sums[: -len(part)]
-    start = int(np.argmax(match / np.sqrt(energy + 1e-9)))
-    known = whole[start : start + len(part)]
-    gain = float(part @ known / (known @ known))
-    error = np.sum((part - gain * known) ** 2) / np.sum(known**2)
-    return start, gain, float(10 * np.log10(error + 1e-30))
 
 
 def hears(watched: Watched, known: dict[str, np.ndarray]) -> tuple[str, float]:
@@ -462,22 +435,6 @@ def test_thirty_systems_open_within_a_second_and_load_nothing_early(watch, tmp_p
     page.evaluate("klann.deck.set({ version: klann.deck.choice.take.versions.at(-1) })")
     assert page.evaluate("[scrollY, document.querySelector('#versions').scrollLeft > 1000]") == [0, True]
     assert not [url for url in watched.requests if "plotly" in url or "/audio/" in url or "/figures/" in url]
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_works_on_a_web_host(watch, site: Path):

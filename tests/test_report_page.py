@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from report_pages import big_page, sample_page
 
-from klann_lightning.report.contents import Page, Table
-from klann_lightning.report.page import POLICY, write_page
+from klann_lightning.report.contents import Page, Playable, Table
+from klann_lightning.report.page import PLAYING_SCRIPTS, POLICY, SCRIPTS, write_page
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>.wav",
@@ -113,8 +113,9 @@ def test_nothing_comes_from_elsewhere_or_runs_inline(tmp_path: Path):
     assert all(
         attributes.get("src") or attributes.get("type") for tag, attributes in tags.tags if tag == "script"
     )
-    assert POLICY in tags.all("content")
-    assert "unsafe-inline" not in POLICY.split("script-src")[1].split(";")[0]
+    policy = POLICY.format(scripts=SCRIPTS)
+    assert policy in tags.all("content")
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
 
 
 def test_the_anchor_is_in_no_row_and_the_best_is_bold(tmp_path: Path):
@@ -145,6 +146,24 @@ def test_a_page_without_sounds_has_no_player(tmp_path: Path):
     assert "player" not in tags.all("id")
     assert not [link for link in tags.all("src") if "engine" in link]
     assert tags.all("href").count("#listen") == 0
+
+
+def test_only_a_page_with_models_plays_a_visitors_file(tmp_path: Path):
+    plain = sample_page(tmp_path)
+    tags = render(plain, tmp_path / "plain")
+    assert "own" not in tags.all("id")
+    assert "#own" not in tags.all("href")
+    assert not (tmp_path / "plain/page/klann.wasm.js").exists()
+    assert "wasm" not in tags.all("content")[0]
+    odd = "</option><script>alert(1)</script>"
+    models = [Playable("small", odd, odd, 44100), Playable("large", "KLANN large", odd, 44100)]
+    for page in (replace(plain, models=models), replace(plain, models=models, takes=[], rows=[])):
+        tags = render(page, tmp_path / "playing")
+        assert "Play your own" in tags.text
+        assert tags.all("label") == [odd]
+        assert tags.text.count(odd) >= 1
+        assert POLICY.format(scripts=PLAYING_SCRIPTS) in tags.all("content")
+        assert (tmp_path / "playing/page/klann.wasm.js").read_text().startswith('klann.runtime("AGFzb')
 
 
 def test_thirty_systems_are_a_small_page(tmp_path: Path):

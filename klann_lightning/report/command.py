@@ -1,12 +1,12 @@
 """`report`: one folder with a page to listen to, look at and read models by."""
 
 import shutil
-import sys
 from pathlib import Path
 
 from klann_lightning.errors import ConfigError, KlannError
+from klann_lightning.manners import say
 from klann_lightning.measuring import prepare
-from klann_lightning.report.assets import FIGURES, PICTURES, SOUNDS
+from klann_lightning.report.assets import FIGURES, MODELS, PICTURES, SOUNDS
 from klann_lightning.report.gathering import Gathering
 from klann_lightning.report.making import CONFIGURATIONS, Wanted
 from klann_lightning.report.page import BESIDE, write_page
@@ -31,7 +31,7 @@ def run(out: Path, wanted: Wanted) -> Path:
     try:
         gathering = Gathering(sources, wanted)  # finds what is wrong before a former report is gone
         _claim(out)
-        return write_page(gathering.write(out, _say), out)
+        return write_page(gathering.write(out, say), out)
     except OSError as error:
         raise ReportError(
             f"cannot write {error.filename or out}: {error.strerror or error}. Free some space, or name "
@@ -44,11 +44,7 @@ def _claim(out: Path) -> None:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
         raise ConfigError(f"{out} is there already and is no report. Name a new folder.")
     out.mkdir(parents=True, exist_ok=True)
-    for name in (SOUNDS, FIGURES, PICTURES, BESIDE, CONFIGURATIONS):
+    for name in (SOUNDS, FIGURES, PICTURES, MODELS, BESIDE, CONFIGURATIONS):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / MARK).write_text("A report lies here; the next one may replace it.\n", encoding="utf-8")
     (out / "index.html").unlink(missing_ok=True)  # until all that it needs is there
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

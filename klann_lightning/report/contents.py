@@ -84,6 +84,16 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Playable:
+    """A model in `models/<key>.js`, which plays a visitor's own file."""
+
+    key: str
+    label: str
+    device: str
+    sample_rate: int  # Hz
+
+
+@dataclass(frozen=True)
 class Page:
     """All of it."""
 
@@ -95,3 +105,4 @@ class Page:
     tables: list[Table]
     making: list[tuple[str, str]]  # what the page was made by: command, versions, data, settings
     configurations: list[tuple[str, str]]  # label, path beside the page
+    models: list[Playable] = field(default_factory=list)  # those of one device stand together

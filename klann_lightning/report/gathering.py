@@ -16,9 +16,12 @@ from klann_lightning.detector import LONGEST_SECONDS
 from klann_lightning.dynamics import StepResponse
 from klann_lightning.errors import ConfigError, PairError
 from klann_lightning.experiment import recordings_of
+from klann_lightning.export.document import document
 from klann_lightning.files import write_whole
+from klann_lightning.models.base import AudioModel
 from klann_lightning.models.klann import Klann
 from klann_lightning.portrait import of_model
+from klann_lightning.report.assets import write_model
 from klann_lightning.report.extras import find_extras
 from klann_lightning.report.heard import Output, take_scores, write_charts, write_take
 from klann_lightning.report.making import Wanted, copied_configurations, facts
@@ -114,6 +117,7 @@ class Gathering:
     def __init__(self, sources: Sequence[Source], wanted: Wanted) -> None:
         """Reads recordings and what others made of them; ConfigError and PairError for what does not fit."""
         self.sources, self.wanted, self.key = sources, wanted, Keys()
+        self.models: list[contents.Playable] = []
         firsts: dict[str, Source] = {}
         for source in sources:
             firsts.setdefault(source.device, source)
@@ -168,6 +172,7 @@ class Gathering:
             [table for device in self.devices.values() for table in device.tables()],
             facts(self.settings, self.sources, out, self.wanted),
             [*configurations, ("All numbers, unrounded (CSV)", NUMBERS)],
+            sorted(self.models, key=lambda model: list(self.devices).index(model.device)),
         )
 
     def _add_model(self, device: Device, source: Source, out: Path) -> Iterator[contents.Reading]:
@@ -190,7 +195,18 @@ class Gathering:
         if source.last:
             device.steps[made.label] = responses
             if isinstance(model, Klann) and all(np.isfinite(output).all() for output in outputs):
+                self._add_playable(model, source, out)
                 yield write_reading(model, recordings, device.val, source, out, self.key)
+
+    def _add_playable(self, model: AudioModel, source: Source, out: Path) -> None:
+        """Nothing of a model that no document can hold."""
+        try:
+            content = document(model)
+        except ConfigError:
+            return
+        key = self.key("play", source.device, source.system)
+        write_model(out, key, content)
+        self.models.append(contents.Playable(key, source.system, source.device, model.sample_rate))
 
 
 def _listening_rows(devices: Iterable[Device], takes: Sequence[contents.Take]) -> list[contents.Row]:

@@ -15,32 +15,42 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from klann_lightning.files import write_whole
+from klann_lightning.report.assets import write_runtime
 from klann_lightning.report.contents import Page, Row, Table, Take, Version
 
 TEMPLATES = Path(__file__).parent / "templates"
 BESIDE = "page"  # the folder of what all pages have in common
 MODELLED = ("model", "extra")  # kinds of versions that are compared with the target
+PLAYING = ["headers", "wav", "worklet", "live", "own"]
 LISTENING = ["engine", "deck", "listen", "keys", "track", "blind", "abx", "rating"]
 SENTENCE = 24  # letters: what is longer is no number
 # A page on disk has no origin that 'self' would name in every browser. Plotly sets styles in the page.
 POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
+    "default-src 'none'; script-src {scripts}; style-src 'self' file: 'unsafe-inline'; "
     "img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'"
 )
+SCRIPTS = "'self' file:"
+# What plays a visitor's file is WebAssembly in a worklet, whose text comes as a blob; but from disk Chromium
+# takes only data for a worklet. On a web host policy.js forbids these again.
+PLAYING_SCRIPTS = f"{SCRIPTS} blob: data: 'wasm-unsafe-eval'"
 
 
 def write_page(page: Page, out: Path) -> Path:
     """`out/index.html` and `out/page/`; what lies in `out` beside them is written before. -> index.html."""
-    scripts = [f"{name}.js" for name in ["core", "charts", *(LISTENING if page.takes else []), "print"]]
-    for name in ["style.css", "icon.svg", "theme.js", *scripts]:
+    parts = [*(LISTENING if page.takes else []), *(PLAYING if page.models else [])]
+    scripts = [f"{name}.js" for name in ["core", "charts", *parts, "print"]]
+    early = ["policy.js", "theme.js"] if page.models else ["theme.js"]
+    for name in ["style.css", "icon.svg", *early, *scripts]:
         write_whole(out / BESIDE / name, (TEMPLATES / name).read_text(encoding="utf-8"))
     write_whole(out / BESIDE / "plotly.min.js", get_plotlyjs())
+    if page.models:
+        write_runtime(out / BESIDE / "klann.wasm.js")
     index = out / "index.html"
-    write_whole(index, _render(page, scripts))
+    write_whole(index, _render(page, early, scripts))
     return index
 
 
-def _render(page: Page, scripts: list[str]) -> str:
+def _render(page: Page, early: list[str], scripts: list[str]) -> str:
     environment = Environment(
         loader=PackageLoader("klann_lightning.report"),
         autoescape=True,
@@ -52,8 +62,9 @@ def _render(page: Page, scripts: list[str]) -> str:
     environment.filters["wordy"] = _wordy
     return environment.get_template("page.html").render(
         vars(page),
+        early=early,
         scripts=scripts,
-        policy=POLICY,
+        policy=POLICY.format(scripts=PLAYING_SCRIPTS if page.models else SCRIPTS),
         sections=list(_sections(page)),
         lead=_lead(page),
         groups=_groups(page),
@@ -65,6 +76,9 @@ def _render(page: Page, scripts: list[str]) -> str:
 def _sections(page: Page) -> Iterator[tuple[str, str]]:
     if page.takes:
         yield "listen", "Listen"
+    if page.models:
+        yield "own", "Play your own"
+    if page.takes:
         yield "see", "See"
     if page.readings:
         yield "read", "Read the model"
@@ -145,4 +159,5 @@ def _content(page: Page) -> dict[str, Any]:
         del version["esr_db"], version["mr_stft"]
         if not math.isfinite(version["match_db"]):  # of silence
             version["match_db"] = 0.0
-    return {"title": page.title, "made": page.made, "takes": takes}
+    models = [asdict(model) for model in page.models]
+    return {"title": page.title, "made": page.made, "takes": takes, "models": models}

@@ -6,7 +6,7 @@ const klann = (() => {
   const news = new EventTarget();
   const awaited = new Map(); // path -> {promise, hand}
 
-  /** Load `path`, a script that hands its content over in `sound` or `figure`. */
+  /** Load `path`, a script that hands its content over in `sound`, `figure`, `model` or `runtime`. */
   function load(path) {
     if (awaited.has(path)) return awaited.get(path).promise;
     const script = document.createElement("script");
@@ -30,17 +30,24 @@ const klann = (() => {
 
   const soundPath = (key) => `audio/${key}.js`;
   const figurePath = (key) => `figures/${key}.js`;
+  const modelPath = (key) => `models/${key}.js`;
+  const RUNTIME = "page/klann.wasm.js";
 
   return {
     title: content.title,
     made: content.made,
     takes,
+    models: content.models,
     loadSound: (key) => load(soundPath(key)),
     loadFigure: (key) => load(figurePath(key)),
+    loadModel: (key) => load(modelPath(key)),
+    loadRuntime: () => load(RUNTIME),
     sound: (key, coded) => awaited.get(soundPath(key))?.hand(coded),
     figure: (key, figure) => awaited.get(figurePath(key))?.hand(figure),
+    model: (key, document) => awaited.get(modelPath(key))?.hand(document),
+    runtime: (coded) => awaited.get(RUNTIME)?.hand(coded),
 
-    /** News: "choice", "sound" (one is decoded), "play", "tick", "range", "theme", "fault". */
+    /** News: "choice", "sound" (one is decoded), "play", "tick", "range", "theme", "fault"; "live" (of own files). */
     on: (name, hear) => news.addEventListener(name, (event) => hear(event.detail)),
     tell: (name, detail) => news.dispatchEvent(new CustomEvent(name, { detail })),
 
