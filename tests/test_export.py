@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import onnxruntime
@@ -213,6 +214,15 @@ def test_an_exported_document_plays(checkpoint, noise, tmp_path):  # noqa: F811
     training = read_document(tmp_path / "model.json")["training"]
     assert training["stages"][0]["name"] == "time"
     assert training["scores"]["val/loss"] > 0
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_told_before_anything_is_written(library, checkpoint, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "klann_lightning.export.graph", raising=False)
+    with pytest.raises(ConfigError, match=rf"{library} is missing. Install it: pip install"):
+        main(["export", str(checkpoint), str(tmp_path / "x.onnx"), "--format=onnx"])
+    assert not list(tmp_path.glob("x*"))
 
 
 def test_no_such_format_and_no_such_place(checkpoint, tmp_path):  # noqa: F811

@@ -97,6 +97,8 @@ def _elsewhere(content: Mapping[str, Any]) -> str:
 
 def _onnx(made: Made, out: Path) -> Exported:
     try:
+        import onnxruntime  # noqa: F401, nothing is written that cannot be tried
+
         from klann_lightning.export.graph import first_state, step_graph, whole_graph
     except ImportError as error:
         raise ConfigError(
