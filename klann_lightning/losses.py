@@ -1,4 +1,8 @@
-"""Loss terms by name; every term compares output and target [B, T] and is differentiable in the output."""
+"""Loss terms by name; every term compares output and target [B, T] and is differentiable in the output.
+
+Each gives one number a row, [B]; its third argument is the mean power [] of the training target. Equations:
+docs/mathematics.md, "Losses".
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -34,18 +38,19 @@ def pre_emphasised(x: Tensor) -> Tensor:
 
 
 def mse(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
-    """Mean squared error."""
+    """Mean squared error, [B, T], [B, T] -> [B], in units of full scale squared."""
     return (output - target).square().mean(-1)
 
 
 def l1(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
-    """Mean absolute error."""
+    """Mean absolute error, [B, T], [B, T] -> [B], in full scale."""
     return (output - target).abs().mean(-1)
 
 
 def esr(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
-    """Error-to-signal ratio: error energy over target energy, the latter floored.
+    """Error-to-signal ratio: error energy over target energy, the latter floored. [B, T], [B, T] -> [B].
 
+    Wright, Damskägg, Välimäki 2019 (Real-time black-box modelling with recurrent neural networks, DAFx).
     Rows longer than 8192 samples count as the mean over equal parts of at most that length, so that
     quiet passages matter. Without the floor of 1e-2 of the training power silence would outweigh all.
     """
@@ -58,12 +63,12 @@ def esr(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
 
 
 def esr_pre(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
-    """ESR after pre-emphasis (Wright and Valimaki 2020)."""
+    """ESR after pre-emphasis, [B, T], [B, T] -> [B] (Wright and Välimäki 2020, Perceptual loss function)."""
     return esr(pre_emphasised(output), pre_emphasised(target), power)
 
 
 def dc(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
-    """Squared mean of the error over the target's power, floored as in esr."""
+    """Squared mean of the error over the target's power, floored as in esr. [B, T], [B, T] -> [B]."""
     return (output - target).mean(-1).square() / target.square().mean(-1).clamp(min=ESR_FLOOR * power)
 
 

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,7 +69,7 @@ def machine(device: torch.device) -> Machine:
     """This one, as it stands now."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     return Machine(name, torch.get_num_threads(), torch.__version__, load, now)
 
 

@@ -13,7 +13,7 @@ from klann_lightning.losses import StftResolutions, magnitude_stfts, mr_stft, pr
 
 
 def decibels(ratio: Tensor) -> Tensor:
-    """An energy ratio in dB."""
+    """An energy ratio [...] in dB, 10 log10 of it; -inf for 0."""
     return 10 * torch.log10(ratio)
 
 
@@ -36,6 +36,7 @@ class ErrorRatios(Metric):
         self._before: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        """Add a block [B, T] of B files; T of one call need not be that of the next."""
         both = torch.stack([output - target, target]).double()
         joined = both if self._before is None else torch.cat([self._before, both], -1)
         emphasised = pre_emphasised(joined)
@@ -51,6 +52,7 @@ class ErrorRatios(Metric):
         self._before = None
 
     def compute(self) -> dict[str, Tensor]:
+        """Every term by name, [] each, float64; nan or infinite where the target, or all, was silent."""
         error, target, error_pre, target_pre, output, absolute, offset, count = self.sums
         return {
             "mse": error / count,
@@ -81,6 +83,7 @@ class WholeFileStft(Metric):
         self._waiting: list[Tensor | None] = [None] * len(self.stfts)
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        """Add a block [B, T] of B files; an empty one is nothing."""
         block = torch.stack([output, target])
         if not block.numel():
             return
@@ -104,6 +107,7 @@ class WholeFileStft(Metric):
         self._waiting = [None] * len(self.stfts)
 
     def compute(self) -> Tensor:
+        """The MR-STFT of all files together, [], float64 (Yamamoto, Song, Kim 2020)."""
         return mr_stft(self.sums)
 
 
@@ -122,10 +126,12 @@ class FileScores(Metric):
         self.spectra = WholeFileStft(resolutions, shared)
 
     def update(self, output: Tensor, target: Tensor, last: bool = True) -> None:
+        """Add a block [B, T] of B files to both parts."""
         self.ratios.update(output, target, last)
         self.spectra.update(output, target, last)
 
     def compute(self) -> dict[str, Tensor]:
+        """Every term by name, [] each, float64; esr_db is 10 log10 of the ESR."""
         ratios = self.ratios.compute()
         return {**ratios, "mr_stft": self.spectra.compute(), "esr_db": decibels(ratios["esr"])}
 

@@ -1,5 +1,7 @@
 """Whole-file scores do not depend on how the files were cut, nor on who counted which file."""
 
+import math
+
 import auraloss
 import pytest
 import torch
@@ -33,6 +35,38 @@ def test_ratios_are_their_definitions():
     assert scores["dc"].item() == pytest.approx((error.mean() ** 2 / target.square().mean()).item())
     error, target = (part[:, 1:] - 0.85 * part[:, :-1] for part in (error, target))
     assert scores["esr_pre"].item() == pytest.approx((error.square().sum() / target.square().sum()).item())
+
+
+def test_level_and_correlation_are_numpys():
+    mixed = 0.3 * OUTPUT - 0.8 * TARGET
+    scores = fed(ErrorRatios(), mixed, TARGET, 7000).compute()
+    assert scores["level"].item() == pytest.approx((mixed.square().sum() / TARGET.square().sum()).item())
+    cosine = (mixed * TARGET).sum() / (mixed.norm() * TARGET.norm())
+    assert scores["correlation"].item() == pytest.approx(cosine.item(), abs=1e-6)
+
+
+def test_esr_in_decibels():
+    scores = FileScores(StftResolutions())
+    scores.update(1.1 * TARGET, TARGET)
+    found = scores.compute()
+    assert found["esr_db"].item() == pytest.approx(-20, abs=1e-4)
+    assert found["mr_stft"].item() == pytest.approx(0.1 + math.log(1.1), rel=0.01)
+    assert set(found) == {"mse", "esr", "esr_pre", "l1", "dc", "level", "correlation", "mr_stft", "esr_db"}
+
+
+@pytest.mark.parametrize("make", [ErrorRatios, lambda: WholeFileStft(StftResolutions())])
+def test_a_file_ends_where_nothing_else_is_said(make):
+    """Nothing of it, such as the sample before for the pre-emphasis, goes over into the next."""
+    whole, alone = make(), make()
+    for one in (OUTPUT, 3 * OUTPUT):
+        whole.update(one, TARGET)
+    parts = []
+    for one in (OUTPUT, 3 * OUTPUT):
+        alone.reset()
+        alone.update(one, TARGET, last=True)
+        parts.append(alone.sums)
+    assert torch.allclose(whole.sums, parts[0] + parts[1], rtol=1e-12)
+    assert (whole.sums[..., -1] > 0).all()
 
 
 def test_esr_divides_once():

@@ -82,9 +82,14 @@ def test_missing_folder(root):
 
 
 def test_missing_root_says_how_to_get_data(tmp_path):
-    match = r"no folder .*none/train .*of: nothing.*download fuzz --root .*none, .* simulate DEVICE .*none$"
+    match = (
+        r"no folder .*none/train .*of: nothing.*python -m klann_lightning download fuzz la2a --root .*none, "
+        r".* python -m klann_lightning simulate DEVICE .*none$"
+    )
     with pytest.raises(PairError, match=match):
-        find_pairs(tmp_path / "none", "train", ["fuzz"])
+        find_pairs(tmp_path / "none", "train", ["fuzz", "la2a"])
+    with pytest.raises(PairError, match="download DEVICE --root"):
+        find_pairs(tmp_path / "none", "train", [])
 
 
 def test_unknown_device_lists_the_known_ones(root):
@@ -123,8 +128,9 @@ def test_a_good_pair(dry, wet):
 def test_sample_rates_differ(dry, wet):
     write_audio(wet, noise(1000), 48000)
     match = r"dry\.wav is 44100 Hz, .*wet\.wav is 48000 Hz\. Resample wet\.wav to 44100 Hz"
-    with pytest.raises(PairError, match=match):
+    with pytest.raises(PairError, match=match) as refused:
         check_pair(dry, wet)
+    assert refused.value.name == "rates_differ"
 
 
 @pytest.mark.parametrize(("frames", "longer", "shorter"), [(559, "dry", 559), (1441, "wet", 1000)])
@@ -132,10 +138,12 @@ def test_lengths_differ(dry, wet, frames, longer, shorter):
     write_audio(wet, noise(frames), RATE)
     match = (
         r"differ by 441 frames \(10\.0 ms\): .*dry\.wav has 1000 frames \(22\.7 ms\), "
-        rf".*wet\.wav has {frames} frames .*cut {longer}\.wav after {shorter} frames"
+        rf".*wet\.wav has {frames} frames .*cut {longer}\.wav after {shorter} frames; if not, "
+        r"align them first\.$"
     )
-    with pytest.raises(PairError, match=match):
+    with pytest.raises(PairError, match=match) as refused:
         check_pair(dry, wet)
+    assert refused.value.name == "lengths_differ"
 
 
 def test_stereo(dry, wet):
@@ -146,16 +154,34 @@ def test_stereo(dry, wet):
 
 def test_silence_names_the_file(dry, wet):
     write_audio(wet, np.zeros(1000), RATE)
-    with pytest.raises(PairError, match=r"wet\.wav is silent: all 1000 frames \(22\.7 ms\) are zero"):
+    match = r"wet\.wav is silent: all 1000 frames \(22\.7 ms\) are zero\. Check .* export it again\.$"
+    with pytest.raises(PairError, match=match) as refused:
         check_pair(dry, wet)
+    assert refused.value.name == "silent"
     with pytest.raises(PairError, match=r"wet\.wav is silent"):
         check_pair(wet, dry)
 
 
 def test_an_opening_that_is_silent(dry, wet):
     write_audio(wet, np.concatenate([np.zeros(600), noise(400)]), RATE)
-    with pytest.raises(PairError, match=r"the first 600 frames \(13\.6 ms\) of .*wet\.wav are silent"):
+    match = r"the first 600 frames \(13\.6 ms\) of .*wet\.wav are silent\. Use more .* off both files\.$"
+    with pytest.raises(PairError, match=match):
         opening(check_pair(dry, wet), 600)
+
+
+def test_an_opening_has_its_own_length_and_energies(tmp_path):
+    """Longer than a block of what is read at once; all of a pair is the pair."""
+    sides = {"dry": noise(150_000), "wet": 0.5 * noise(150_000, seed=1)}
+    for name, samples in sides.items():
+        write_audio(tmp_path / f"{name}.wav", samples, RATE)
+    pair = check_pair(tmp_path / "dry.wav", tmp_path / "wet.wav")
+    energies = [np.sum(samples.astype(np.float64) ** 2) for samples in sides.values()]
+    assert (pair.input_energy, pair.target_energy) == pytest.approx(tuple(energies), rel=1e-12)
+    assert opening(pair, 150_000) is pair
+    first = opening(pair, 100_000)
+    energies = [np.sum(samples[:100_000].astype(np.float64) ** 2) for samples in sides.values()]
+    assert (first.input_energy, first.target_energy) == pytest.approx(tuple(energies), rel=1e-12)
+    assert (first.input, first.frames, first.sample_rate) == (pair.input, 100_000, RATE)
 
 
 def test_not_finite(tmp_path):
@@ -163,9 +189,15 @@ def test_not_finite(tmp_path):
     write_audio(tmp_path / "dry.wav", samples, RATE)
     samples[[88200, 88201, 99_999]] = np.nan, np.inf, -np.inf  # beyond the first block
     write_audio(tmp_path / "wet.wav", samples, RATE)
-    match = r"wet\.wav has 3 NaN or infinite samples, the first at sample 88200 \(2\.000 s\)"
-    with pytest.raises(PairError, match=match):
+    match = r"wet\.wav has 3 NaN or infinite samples, the first at sample 88200 \(2\.000 s\)\. Export it"
+    with pytest.raises(PairError, match=match) as refused:
         check_pair(tmp_path / "dry.wav", tmp_path / "wet.wav")
+    assert refused.value.name == "not_finite"
+    samples = noise(100)
+    samples[0] = np.nan
+    write_audio(tmp_path / "wet.wav", samples, RATE)
+    with pytest.raises(PairError, match=r"has 1 NaN or infinite samples, the first at sample 0 \(0\.000 s\)"):
+        check_pair(tmp_path / "wet.wav", tmp_path / "wet.wav")
 
 
 def test_empty(dry, wet):

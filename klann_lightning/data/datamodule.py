@@ -171,7 +171,7 @@ class PairedDataModule(pl.LightningDataModule):
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # of what is not as recorded
 
     def setup(self, stage: str) -> None:
-        """Check the recordings that `stage` needs, once."""
+        """Check the recordings that `stage` needs, once. Raises PairError for what cannot be used."""
         splits = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["test"]}
         for split in splits[stage]:
             if split not in self.pairs:
@@ -185,6 +185,7 @@ class PairedDataModule(pl.LightningDataModule):
         return math.sqrt(energies[0] / frames), math.sqrt(energies[1] / frames)
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """What the feed plans, this rank's rows of it: input and target [B, T] beside the plan's fields."""
         pairs, feed = self.pairs["train"], self.stage_feed or self.feed
         rank, world = self._place()
         sampler = FeedSampler(feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
@@ -194,12 +195,15 @@ class PairedDataModule(pl.LightningDataModule):
         return FeedLoader(reader, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of the val files, see `whole_files`."""
         return self.whole_files("val", *self._place())
 
     def test_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of the test files, see `whole_files`."""
         return self.whole_files("test", *self._place())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test files too."""
         return self.test_dataloader()
 
     def whole_files(self, split: str, rank: int = 0, world: int = 1) -> DataLoader[Batch]:

@@ -36,7 +36,7 @@ class BatchPlan(NamedTuple):
 
 
 class Feed(ABC):
-    """Plans the batches of an epoch."""
+    """Plans the batches of an epoch. Lengths and places are in samples."""
 
     more_rows: ClassVar[str | None] = None  # how, in words; without it, each rank may see all of too few rows
 
@@ -95,9 +95,11 @@ class Readers(Feed):
         self.opening_weight = opening_weight
 
     def batches(self, lengths: Sequence[int]) -> int:
+        """As configured, whatever the lengths."""
         return self.batches_per_epoch
 
     def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
+        """Every reader goes on by one `length` a batch. Raises PairError for too short a recording."""
         _refuse_short(lengths, self.length)
         visits = [length // self.length + 1 for length in lengths]  # batches spent in each recording
         starts = [0, *accumulate(visits)]
@@ -154,10 +156,12 @@ class Segments(Feed):
         self.batches_per_epoch = None if hop else batches_per_epoch
 
     def batches(self, lengths: Sequence[int]) -> int:
+        """As configured; else as many as there are whole batches of segments."""
         segments = sum((length - self.length) // (self.hop or self.length) + 1 for length in lengths)
         return self.batches_per_epoch or max(1, segments // self.batch)
 
     def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
+        """In an order that seed and epoch decide. Raises PairError for too short a recording."""
         _refuse_short(lengths, self.length)
         count = self.batches(lengths) * self.batch
         order = random.Random(f"{seed} {epoch}")
@@ -205,9 +209,11 @@ class FullBatch(Feed):
         self.rounds = rounds
 
     def batches(self, lengths: Sequence[int]) -> int:
+        """One for every round."""
         return self.rounds
 
     def plan(self, lengths: Sequence[int], seed: int, epoch: int) -> Iterator[BatchPlan]:
+        """The same batch at every step of every epoch. Raises PairError for too short a recording."""
         _refuse_short(lengths, self.warmup + 1)
         scored = [length - self.warmup for length in lengths]
         seen = min(1.0, self.samples / sum(scored))  # as a part of all

@@ -2,7 +2,7 @@
 
 `filter_scan` is exact and the default everywhere. `filter_sampled` is the paper's training path.
 `filter_streaming` is the definition, sample by sample, that the other two are held against.
-All take x [B, F, T] with filter f on channel f; states are [B, F, 2].
+All take x [B, F, T] with filter f on channel f; states are [B, F, 2]. Derivations: docs/mathematics.md.
 """
 
 from typing import NamedTuple
@@ -58,6 +58,7 @@ def unroll(controls: SvfControls, dtype: torch.dtype, block: int = BLOCK) -> Blo
 def block_states(entering: Tensor, transition: Tensor, state: Tensor) -> Tensor:
     """The state at every block's start and after the last: [B, F, K, 2] -> [B, F, K + 1, 2].
 
+    `entering` v_k is what a block's samples leave in the state, `state` [B, F, 2] stands before the first.
     s_(k+1) = s_k M + v_k, by doubling: after step i every entry holds the last 2^i terms of its sum,
     so K blocks take log2(K) products instead of K. `transition` M is [F, 2, 2] in float64; its powers
     are taken there and only then cast.
@@ -73,10 +74,11 @@ def block_states(entering: Tensor, transition: Tensor, state: Tensor) -> Tensor:
 
 
 def filter_scan(x: Tensor, unrolled: BlockFilter, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Filter exactly, in parallel over time: x [B, F, T], state [B, F, 2] -> (y, state after).
+    """Filter exactly, in parallel over time: x [B, F, T], state [B, F, 2] -> (y [B, F, T], state after).
 
-    Any T. Differentiable twice in x, state and controls. Equal for any split of x into calls, up to
-    rounding: about -130 dB in float32, -290 dB in float64.
+    Each block is a product with a Toeplitz matrix, and the blocks' states are found by doubling (Hillis and
+    Steele 1986, Data parallel algorithms). Any T. Differentiable twice in x, state and controls. Equal for
+    any split of x into calls, up to rounding: about -130 dB in float32, -290 dB in float64.
     """
     size = unrolled.toeplitz.shape[-1]
     blocks, rest = divmod(x.shape[-1], size)
@@ -97,7 +99,7 @@ def filter_scan(x: Tensor, unrolled: BlockFilter, state: Tensor) -> tuple[Tensor
 
 
 def filter_sampled(x: Tensor, controls: SvfControls, n_fft: int = 65536) -> Tensor:
-    """Filter on an FFT grid, as in the paper: [B, F, T] -> [B, F, T], from zero state.
+    """Filter on an FFT grid, as in the paper (Huhtala et al. 2024): [B, F, T] -> [B, F, T], from zero state.
 
     Blocks of n_fft / 2 samples, overlap-add. Approximate: the impulse response wraps round after
     `n_fft` samples, an error of about |pole| ** (n_fft / 2), so slow filters are wrong: at 44.1 kHz
@@ -119,8 +121,8 @@ def filter_sampled(x: Tensor, controls: SvfControls, n_fft: int = 65536) -> Tens
 def filter_streaming(x: Tensor, controls: SvfControls, state: Tensor) -> tuple[Tensor, Tensor]:
     """Filter sample by sample: x [B, F, T], state [B, F, 2] -> (y, state after).
 
-    The SVF's recursion as it is written in DESIGN section 4: slow, and the plain twin of the scan.
-    Blocks of any size give the same samples to the bit.
+    The recursion as `state_space_from_controls` writes it (Zavalishin, The Art of VA Filter Design, chapter
+    4): slow, and the plain twin of the scan. Blocks of any size give the same samples to the bit.
     """
     g, r, mix = (part.to(x.dtype) for part in controls)
     m_lp, m_bp, m_hp = mix.unbind(-1)

@@ -1,7 +1,7 @@
 """The state-variable filter: raw parameters -> controls -> state space or biquad.
 
-Trapezoidal SVF, equations of DESIGN section 4 (Huhtala et al. 2024, section II; Zavalishin,
-The Art of VA Filter Design, chapter 4). Leading dimensions `...` are any set of filters.
+Trapezoidal SVF (Huhtala, Juvela, Schlecht 2024; Zavalishin, The Art of VA Filter Design, chapter 4); its
+equations are derived in docs/mathematics.md. Leading dimensions `...` are any set of filters.
 """
 
 import math
@@ -35,7 +35,7 @@ class StateSpace(NamedTuple):
 
 
 def controls_from_raw(raw_cutoff: Tensor, raw_damping: Tensor, mix: Tensor) -> SvfControls:
-    """Map any finite raw parameters to a stable filter: [...], [...], [..., 3].
+    """Map any finite raw parameters to a stable filter: [...], [...], [..., 3] -> float64 controls.
 
     g = tan(pi/2 sigmoid(raw_cutoff)), R = softplus(raw_damping). Computed in float64: in float32
     tan(pi/2 sigmoid(20)) is negative, and a 5 Hz pole is rounded by a tenth of its distance to 1.
@@ -47,12 +47,15 @@ def controls_from_raw(raw_cutoff: Tensor, raw_damping: Tensor, mix: Tensor) -> S
 
 
 def raw_from_cutoff_hz(cutoff_hz: Tensor, sample_rate: float) -> Tensor:
-    """The raw cutoff of a frequency strictly between 0 Hz and Nyquist, [...] -> [...]."""
+    """The raw cutoff of a frequency strictly between 0 Hz and Nyquist: Hz [...], Hz [] -> [...].
+
+    It undoes `controls_from_raw` and `cutoff_hz`. At 0 Hz and at Nyquist it is infinite, beyond it is nan.
+    """
     return torch.logit(cutoff_hz / (sample_rate / 2))
 
 
 def cutoff_hz(controls: SvfControls, sample_rate: float) -> Tensor:
-    """Cutoff frequencies in Hz, [...]."""
+    """Cutoff frequencies in Hz, [...]: atan(g) sample_rate / pi, `sample_rate` in Hz."""
     return torch.atan(controls.g) * sample_rate / math.pi
 
 
@@ -62,6 +65,7 @@ def state_space_from_controls(controls: SvfControls) -> StateSpace:
     With e = 1 / (1 + 2 R g + g^2) the SVF reads
       bp = e (g x + s1 - g s2);  lp = s2 + g bp;  hp = x - 2 R bp - lp
       s1 <- 2 bp - s1;           s2 <- 2 lp - s2
+    which is written out for s1 and s2. Its poles lie inside the unit circle for every g > 0 and R > 0.
     """
     g, r, mix = controls
     m_lp, m_bp, m_hp = mix.unbind(-1)
@@ -77,7 +81,7 @@ def state_space_from_controls(controls: SvfControls) -> StateSpace:
 
 
 def biquad_from_controls(controls: SvfControls) -> tuple[Tensor, Tensor]:
-    """Direct-form coefficients (b, a), each [..., 3], a not normalised.
+    """Direct-form coefficients (b, a), each [..., 3], a not normalised: H(z) = B(z) / A(z) in z^-1.
 
     For oracles, plots and the sampled path, in float64. Never run it in float32: a 20 Hz low-pass
     is then wrong at -45 dB.
@@ -92,7 +96,10 @@ def biquad_from_controls(controls: SvfControls) -> tuple[Tensor, Tensor]:
 
 
 def response_on_circle(controls: SvfControls, omega: Tensor) -> Tensor:
-    """H(e^(j omega)), complex128: controls [...], omega [N] in radians a sample -> [..., N]."""
+    """H(e^(j omega)), complex128: controls [...], omega [N] in radians a sample -> [..., N].
+
+    By the direct form in float64: of a low-pass at 1 Hz, 44.1 kHz, that leaves about eight digits at 0 Hz.
+    """
     b, a = biquad_from_controls(controls)
     powers = torch.exp(-1j * omega.double() * torch.arange(3, device=omega.device)[:, None])
     return (b.to(powers.dtype) @ powers) / (a.to(powers.dtype) @ powers)

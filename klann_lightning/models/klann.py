@@ -42,6 +42,7 @@ class Pointwise(nn.Module):
         self.last = nn.Linear(widths[-2], widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, widths[0], T] -> [B, widths[-1], T]; of T = 1 as of any other."""
         for layer in self.gated:
             x = functional.glu(_affine(layer, x), dim=1)
         return _affine(self.last, x)
@@ -238,6 +239,11 @@ class Klann(AudioModel):
         return (torch.stack([torch.zeros_like(s2), s2], -1).expand(batch, -1, -1, -1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As AudioModel, any T: x [B, T], state ([B, channels, sections, 2],) -> (y [B, T], state after).
+
+        One compiled pass where there is a compiler, x is on the CPU and `fused` is true; else a torch
+        operation for every layer. Both agree to rounding.
+        """
         shaped = x.ndim == 2 and x.numel() and state[0].shape == (len(x), *self.bank.cutoff.shape, 2)
         if self.fused and shaped and callable_with(x, state[0]) and self.compiled is not None:
             parameters = self.compiled.program.parameters()
@@ -277,6 +283,7 @@ class Klann(AudioModel):
 
     @torch.no_grad()
     def filter_responses(self, frequencies_hz: Tensor) -> tuple[list[str], Tensor]:
+        """Of every channel's cascade: names with cutoffs, and dB [channels, N] at frequencies [N] in Hz."""
         omega = 2 * torch.pi * frequencies_hz / self.sample_rate
         controls = self.bank.controls()
         magnitude = response_on_circle(controls, omega).abs().prod(1)
@@ -288,6 +295,7 @@ class Klann(AudioModel):
         return labels, 20 * magnitude.clamp(min=1e-10).log10()
 
     def forward_sampled(self, x: Tensor) -> Tensor:
+        """By `filter_sampled`, from zero state: [B, T] -> [B, T]; filters slower than 0.1 s are wrong."""
         sections = self.bank.section_controls()
 
         def run(channels: Tensor, filters: slice) -> Tensor:
@@ -306,6 +314,7 @@ class ParallelKlann(Klann):
     """z_i = filter_i(u_i); the way down reads all z_i (the paper's first model)."""
 
     def linear(self, u: Tensor, run: Run) -> Tensor:
+        """All channels at once: [B, D, T] -> [B, D, T]."""
         return run(u, slice(0, u.shape[1]))
 
     def write_linear(self, program: Operations, planes: Sequence[int]) -> list[int]:
@@ -337,6 +346,7 @@ class ParallelSeriesKlann(Klann):
         self.mids = nn.ModuleList(Pointwise([2, mid_width, 1]) for _ in range(lift_dim - 1))
 
     def linear(self, u: Tensor, run: Run) -> Tensor:
+        """One channel after the other, each given what the one before made: [B, D, T] -> [B, D, T]."""
         outputs = [run(u[:, :1], slice(0, 1))]
         for index, mid in enumerate(self.mids, start=1):
             pair = torch.cat([outputs[-1], u[:, index : index + 1]], 1)

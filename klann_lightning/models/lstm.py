@@ -22,6 +22,7 @@ class Lstm(AudioModel):
         return tuple(self.out.weight.new_zeros(2, batch, self.lstm.hidden_size))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As AudioModel, any T: x [B, T], state of two [B, hidden] -> (y [B, T], state after)."""
         scaled = (x / self.input_level)[..., None]
         recurrent = tuple(part[None].contiguous() for part in state)
         heard, after = self.lstm(scaled, recurrent)

@@ -20,12 +20,13 @@ class Oversampled(AudioModel):
     Up by an interpolating FIR filter, the layers at `factor` times the rate, down by the same filter. With
     z^factor for z, a filter passes up to Nyquist exactly what it was trained to (above, its mirror image):
     it sees one phase only. So the copies know nothing of each other, and the first of them plays the
-    recording's own samples. The output is late by `delay`.
+    recording's own samples. The output is late by `delay`. Derivation: docs/mathematics.md, "Oversampling".
     """
 
     taps: Tensor
 
     def __init__(self, model: AudioModel, factor: int) -> None:
+        """`model` keeps its sample rate and levels; `factor` is 2 or 4, see `oversampled`."""
         super().__init__(model.sample_rate)
         self.model, self.factor, self.block = model, factor, model.block
         self.delay = 2 * REACH
@@ -39,6 +40,7 @@ class Oversampled(AudioModel):
         return heard, made, *(one.unflatten(0, (batch, self.factor)) for one in inner)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As AudioModel: x [B, T] -> (y [B, T], late by `delay` samples, and the state after)."""
         heard, made, *inner = state
         line, taps = torch.cat([heard, x], -1), self.taps.to(x.dtype)
         between = functional.conv1d(line[:, None, 1:], taps.flip(-1)[:, None])

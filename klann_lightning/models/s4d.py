@@ -129,6 +129,7 @@ class S4d(AudioModel):
         )
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As AudioModel, any T: x [B, T], state of [B, H, N] a layer -> (y [B, T], state after)."""
         recurrences = [ssm.recurrence() for ssm in self._ssms()]
         outputs = []
         for piece in x.split(PIECE, -1):

@@ -41,6 +41,7 @@ class StackedKlann(Klann):
         self.maps = nn.ModuleList(Pointwise([2 * lift_dim, mid_width, lift_dim]) for _ in range(banks - 1))
 
     def linear(self, u: Tensor, run: Run) -> Tensor:
+        """Bank after bank: [B, D, T] -> [B, banks D, T]."""
         width = u.shape[1]
         outputs = [run(u, slice(0, width))]
         for bank, mixed in enumerate(self.maps, start=1):
@@ -49,6 +50,7 @@ class StackedKlann(Klann):
         return torch.cat(outputs, 1)
 
     def channel_names(self) -> list[str]:
+        """Bank and channel, counted from 1."""
         banks, width = len(self.maps) + 1, self.lift.last.out_features
         return [f"bank {k}, channel {i}" for k in range(1, banks + 1) for i in range(1, width + 1)]
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class Gathering:
         configurations = copied_configurations(self.sources, out, self.key)
         return contents.Page(
             self.wanted.title or ", ".join(self.devices),
-            datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             takes,
             _listening_rows(self.devices.values(), takes),
             readings,
