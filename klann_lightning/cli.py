@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Container, Sequence
-from inspect import signature
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from klann_lightning import __version__
-from klann_lightning.errors import HaltedError, KlannError, OneLineErrors, leave
+from klann_lightning.calling import call
+from klann_lightning.errors import HaltedError, KlannError, leave
 from klann_lightning.handshake import INTERRUPTED
 from klann_lightning.manners import quietly
 from klann_lightning.native.host import after_torch, before_torch
@@ -327,6 +327,14 @@ SWITCHES = {  # options without a value
     },
     "report": {"prune": "take out of every KLANN the channels that nothing is lost by, into OUT/pruned"},
 }
+LEFT = {  # by what was interrupted
+    "simulate": "recordings that are there are whole; the same command writes all of them",
+    "doctor": "recordings are as they were, and none is written in part; the same command begins anew",
+    "process": "the output is not written",
+    "bench": "nothing is written; measuring begins anew",
+    "report": "the page is not there until it is whole; the same command writes it anew",
+    "export": "the same command writes it anew",
+}
 TRAINER_COMMANDS = {
     "fit": "Train a model of a device on its recordings.",
     "validate": "Score a checkpoint on the val recordings.",
@@ -352,7 +360,8 @@ def _run_command(words: list[str]) -> object:
     elif words == ["--version"]:
         print(__version__)
     elif words[0] in COMMANDS:
-        _run_function(words[0], words[1:])
+        name, repeated, switches = words[0], REPEATED.get(words[0], {}), SWITCHES.get(words[0], {})
+        call(COMMANDS[name], words[1:], f"{_called()} {name}", repeated, switches)
     elif words[0] in TRAINER_COMMANDS:
         before_torch()
         _wandb_offline()
@@ -376,79 +385,9 @@ def run() -> None:
     except KlannError as error:
         leave(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        left = LEFT.get(next((word for word in sys.argv[1:] if word in LEFT), ""))
+        print("interrupted" + (f": {left}" if left else ""), file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def _run_function(name: str, words: Sequence[str]) -> None:
-    from docstring_parser import parse
-    from jsonargparse import ArgumentParser
-
-    class Parser(OneLineErrors, ArgumentParser):
-        """With errors of one line."""
-
-    function = COMMANDS[name]
-    about = str(function.__doc__).partition("Args:")[0]  # each argument's part stands beside it
-    parser = Parser(prog=f"{_called()} {name}", description=about)
-    if "fit_options" in signature(function).parameters:
-        parser.add_function_arguments(function, as_positional=False)
-        own, others = _divide(words, signature(function).parameters)
-        function(*others, **parser.parse_args(own).as_dict())
-        return
-    parameters = signature(function).parameters
-    repeated = REPEATED.get(name, {})
-    switches = SWITCHES.get(name, {})
-    parser.add_function_arguments(function, as_positional=True, skip={*repeated, *switches})
-    several = [part for part in parameters.values() if part.kind is part.VAR_POSITIONAL]
-    helps = {part.arg_name: part.description for part in parse(str(function.__doc__)).params}
-    for part in several:  # *args, which jsonargparse leaves out
-        parser.add_argument(part.name, nargs="*", type=part.annotation, default=[], help=helps.get(part.name))
-    for option, said in repeated.items():
-        parser.add_argument(f"--{option}", action="append", type=str, default=[], help=f"{said}; repeatable")
-    for option, said in switches.items():
-        parser.add_argument(f"--{option}", action="store_true", help=said)
-    values = parser.parse_args(_sorted(words, switches) if several else words).as_dict()
-    others = [value for part in several for value in values.pop(part.name)]
-    before = [
-        values.pop(name) for name, part in parameters.items() if part.kind is part.POSITIONAL_OR_KEYWORD
-    ]
-    function(*before, *others, **values)
-
-
-def _sorted(words: Sequence[str], switches: Container[str]) -> list[str]:
-    """What is no option first, where the parser can take any number of it.
-
-    >>> _sorted(["out", "--prune", "a", "--seconds", "3", "b", "--split=val"], ["prune"])
-    ['out', 'a', 'b', '--prune', '--seconds', '3', '--split=val']
-    """
-    unnamed: list[str] = []
-    options: list[str] = []
-    into = unnamed
-    for word in words:
-        if word.startswith("-"):
-            options.append(word)
-            alone = "=" in word or word.lstrip("-") in switches or word == "-h"
-            into = unnamed if alone else options
-        else:
-            into.append(word)
-            into = unnamed
-    return [*unnamed, *options]
-
-
-def _divide(words: Sequence[str], names: Container[str]) -> tuple[list[str], list[str]]:
-    """The words of a command's own options, and all others."""
-    own: list[str] = []
-    others: list[str] = []
-    into = others
-    for word in words:
-        option = word.startswith("-")
-        if option:
-            name = word.lstrip("-").partition("=")[0]
-            into = own if name in names or name in ("h", "help") else others
-        into.append(word)
-        if not option or "=" in word:
-            into = others
-    return own, others
 
 
 def _wandb_offline() -> None:

@@ -157,6 +157,7 @@ ORDER = [
     "sweep.outcome",
     "sweep.page",
     "sweep.command",
+    "calling",
     "cli",
     "__main__",
 ]

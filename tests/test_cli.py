@@ -11,6 +11,7 @@ import torch
 from conftest import error_db
 from test_stages import TIME, fit
 
+from klann_lightning import cli
 from klann_lightning.cli import main, run
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError, PairError
@@ -194,3 +195,17 @@ def test_a_broken_recording_stops_before_training(tiny_root, tmp_path, monkeypat
     (line,) = done.stderr.splitlines()
     assert "tiny-target.wav is truncated" in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["report", "bench", "process", "validate"])
+def test_what_is_interrupted_says_what_is_left(command, monkeypatch, capsys):
+    def stopped(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run_command", stopped)
+    monkeypatch.setattr(sys, "argv", ["klann", "--quiet", command, "x"])
+    with pytest.raises(SystemExit) as left:
+        cli.run()
+    assert left.value.code == 130
+    said = capsys.readouterr().err
+    assert said == (f"interrupted: {cli.LEFT[command]}\n" if command in cli.LEFT else "interrupted\n")
