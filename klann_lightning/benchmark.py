@@ -28,7 +28,7 @@ from klann_lightning.models.base import AudioModel, State
 from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.runtime_speed import measure_runtime
-from klann_lightning.speed_report import LEAST_BYTES, BlockSpeed, Growth, Memory, Report, Sizes, SystemSpeed
+from klann_lightning.speed_figures import LEAST_BYTES, BlockSpeed, Growth, Memory, Report, Sizes, SystemSpeed
 from klann_lightning.training.checkpoints import load_model
 
 # As sweeps/systems/ has them.

@@ -194,8 +194,8 @@ def bench(
         os.environ.setdefault(name, value)  # the profiler, which weighs memory, would narrate
     from klann_lightning.benchmark import choose, measure, write_profile
     from klann_lightning.measuring import prepare
+    from klann_lightning.speed_figures import Sizes
     from klann_lightning.speed_report import (
-        Sizes,
         as_json,
         as_markdown,
         as_text,

@@ -13,7 +13,7 @@ from klann_lightning.export.document import document, write_document
 from klann_lightning.measuring import figure
 from klann_lightning.models.base import AudioModel
 from klann_lightning.native.build import FAULTS, TIMEOUT, find_compiler, reason, wanted
-from klann_lightning.speed_report import Runtime, RuntimeSpeed, Sizes
+from klann_lightning.speed_figures import Runtime, RuntimeSpeed, Sizes
 
 SOURCE = Path(__file__).parent / "runtime" / "bench.cpp"
 FLAGS = ["-O3", "-std=c++17"]

@@ -123,6 +123,7 @@ ORDER = [
     "fitting",
     "importing",
     "measuring",
+    "speed_figures",
     "speed_report",
     "runtime_speed",
     "benchmark",

@@ -18,7 +18,8 @@ from klann_lightning.errors import ConfigError
 from klann_lightning.measuring import copy_speed, figure, peak_bytes, prepare, synchronises
 from klann_lightning.models.base import AudioModel
 from klann_lightning.models.klann import ParallelKlann
-from klann_lightning.speed_report import Sizes, as_json, as_markdown, as_text, between_markers
+from klann_lightning.speed_figures import Sizes
+from klann_lightning.speed_report import as_json, as_markdown, as_text, between_markers
 
 CPU = torch.device("cpu")
 TINY = Sizes(
