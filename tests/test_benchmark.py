@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from test_stages import TIME, fit
 from torch import nn
 
-from klann_lightning import benchmark, measuring, runtime_speed, speed_report
+from klann_lightning import benchmark, measuring, runtime_speed, speed_figures
 from klann_lightning.benchmark import SYSTEMS, choose, measure, measure_system, sampled_step, scan_step
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
@@ -291,7 +291,7 @@ def test_the_command_measures_checkpoints_and_writes_every_file(tiny_root, tmp_p
     fit(tiny_root, tmp_path, f"[{TIME}]", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     page, numbers, trace = tmp_path / "page.md", tmp_path / "new" / "speed.json", tmp_path / "trace.json"
     page.write_text("<!-- speed -->\n<!-- /speed -->\n")
-    monkeypatch.setattr(speed_report, "Sizes", lambda runs: Sizes(**{**asdict(TINY), "runs": runs}))
+    monkeypatch.setattr(speed_figures, "Sizes", lambda runs: Sizes(**{**asdict(TINY), "runs": runs}))
     capsys.readouterr()
     files = [f"--json={numbers}", f"--markdown={page}", f"--profile={trace}"]
     main(["bench", str(tmp_path / "stage-1-time.ckpt"), "--systems=", "--runs=2", "--threads=1", *files])
