@@ -385,7 +385,7 @@ def run() -> None:
     except KlannError as error:
         leave(str(error), error.exit_code)
     except KeyboardInterrupt:
-        left = LEFT.get(next((word for word in sys.argv[1:] if word in LEFT), ""))
+        left = LEFT.get(next((word for word in sys.argv[1:] if word != "--quiet"), ""))
         print("interrupted" + (f": {left}" if left else ""), file=sys.stderr)
         sys.exit(INTERRUPTED)
 

@@ -154,7 +154,7 @@ class Experiment(LightningCLI):
             trainer.logger = False
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
-        if not trainer.enable_progress_bar:
+        if not trainer.enable_progress_bar or "ProgressBar" in str(trainer.callbacks):
             self.trainer_defaults["callbacks"].remove(self.bar)
         self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share
         self.keeper.max_steps = trainer.max_steps

@@ -53,9 +53,10 @@ def play_live(model: AudioModel, block: int, seconds: float | None = None) -> st
         with sounddevice.Stream(
             model.sample_rate, block, channels=1, dtype="float32", callback=callback
         ) as stream:
+            late_ms = 1000 * (sum(stream.latency) + runner.latency / model.sample_rate)
             print(
-                f"playing at {model.sample_rate} Hz in blocks of {block}, "
-                f"{1000 * sum(stream.latency):.1f} ms late; Ctrl-C ends it"
+                f"playing at {model.sample_rate} Hz in blocks of {block}, {late_ms:.1f} ms late; "
+                "Ctrl-C ends it"
             )
             while time.monotonic() < end:
                 time.sleep(EVERY)

@@ -1,4 +1,4 @@
-"""What a command tells while it works: on standard error, and nothing under --quiet."""
+"""What a command tells while it works, and that it tells nothing under --quiet."""
 
 import os
 import sys
@@ -24,6 +24,12 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def tell(line: str, end: str = "\n") -> None:
+    """The same on standard output, of a course that is worth keeping."""
+    if not hushed():
+        print(line, end=end, flush=True)
+
+
 @contextmanager
 def quietly(quiet: bool) -> Iterator[None]:
     """For as long as it lasts, `hushed`, if quiet."""
@@ -33,5 +39,7 @@ def quietly(quiet: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if quiet and before is None:
-            del os.environ[QUIET]
+        if quiet:
+            os.environ.pop(QUIET)
+        if quiet and before is not None:
+            os.environ[QUIET] = before

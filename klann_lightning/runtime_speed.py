@@ -43,16 +43,20 @@ def measure_runtime(models: Mapping[str, AudioModel], sizes: Sizes) -> Runtime:
 def _measured(documents: Mapping[str, dict[str, Any]], sizes: Sizes, folder: Path) -> Runtime:
     compiler = find_compiler()
     version = _output([*compiler, "--version"]).partition("\n")[0]
-    programs, missing = _programs(compiler, folder)
+    programs, faults = _programs(compiler, folder)
     speeds = []
     for name, content in documents.items():
         write_document(folder / "model.json", content)
         duration = sizes.runtime_block / content["sample_rate"]
         for built, program in programs.items():
             often = sizes.runtime_block, sizes.runtime_blocks, sizes.runtime_repeats
-            found = json.loads(_output([program, folder / "model.json", *often]))
-            speeds.append(_speed(name, built, found, duration))
-    return Runtime(version, missing, speeds)
+            try:
+                found = json.loads(_output([program, folder / "model.json", *often]))
+            except FAULTS as error:
+                faults.append(f"{name} as built for {built} does not run: {reason(error)}.")
+            else:
+                speeds.append(_speed(name, built, found, duration))
+    return Runtime(version, " ".join(faults) or None, speeds)
 
 
 def _documents(models: Mapping[str, AudioModel]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -63,18 +67,18 @@ def _documents(models: Mapping[str, AudioModel]) -> Iterator[tuple[str, dict[str
             continue
 
 
-def _programs(compiler: list[str], folder: Path) -> tuple[dict[str, Path], str | None]:
+def _programs(compiler: list[str], folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The builds that could be made, and why others could not."""
     made: dict[str, Path] = {}
-    missing = None
+    faults = []
     for built, flags in builds().items():
         program = folder / built.replace(" ", "-")
         try:
             _output([*compiler, *FLAGS, *flags, SOURCE, "-o", program], TIMEOUT)
             made[built] = program
         except FAULTS as error:
-            missing = _missing(f" as built for {built}", error)
-    return made, missing
+            faults.append(_missing(f" as built for {built}", error))
+    return made, faults
 
 
 def _missing(which: str, error: Exception) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from klann_lightning.errors import ConfigError
 
@@ -34,7 +35,8 @@ def write_experiments(folder: Path) -> Path:
     if out.exists():
         raise ConfigError(f"{out} is there already, and nothing is overwritten. Name another folder.")
     try:
-        shutil.copytree(experiments(), out)
+        with TemporaryDirectory(dir=folder) as aside:  # all of it, or nothing
+            shutil.copytree(experiments(), Path(aside) / NAME).rename(out)
     except OSError as error:
         raise ConfigError(
             f"{out} cannot be written: {error.strerror or error}. Name another folder."

@@ -203,7 +203,7 @@ def test_what_is_interrupted_says_what_is_left(command, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_run_command", stopped)
-    monkeypatch.setattr(sys, "argv", ["klann", "--quiet", command, "x"])
+    monkeypatch.setattr(sys, "argv", ["klann", "--quiet", command, "report"])
     with pytest.raises(SystemExit) as left:
         cli.run()
     assert left.value.code == 130

@@ -1,4 +1,8 @@
-"""Every command line of README and docs, run: on small recordings, for a few steps, and as it is written."""
+"""Every command line of ours that README and docs set apart: run on small recordings, for a few steps.
+
+What takes long (searches, comparisons, downloads, measurements) is parsed here as it is written and run by
+tests of its own; what has to be compiled by test_runtime.py.
+"""
 
 import contextlib
 import re
@@ -19,7 +23,7 @@ from klann_lightning.data.audio import write_audio
 from klann_lightning.data.devices import simulate
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OURS = re.compile(
     r"(?:\w+=\S+ )*(?:klann|(?:\.venv/bin/)?python -m klann_lightning|\S*torchrun .*?-m klann_lightning) "
 )

@@ -181,6 +181,9 @@ def test_another_rate_costs_what_filters_near_nyquist_do():
     assert errors[0] < errors[1] - 10
     assert rate_error_db(document(high), 44100) < -200
     assert -40 < errors[1] < 0
+    beyond = {**document(high), "sample_rate": 96000}
+    beyond["filters"] = [{**one, "cutoff_hz": 45_700.0} for one in beyond["filters"]]
+    assert -60 < rate_error_db(beyond, 48000) < 10
 
 
 def test_other_models_are_refused_by_name():

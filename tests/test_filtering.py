@@ -78,7 +78,7 @@ def test_sampled_path_converges_to_scan_path(n_fft, floor_db):
 
 
 def test_sampled_path_equals_the_formulas_by_fft():
-    """B(z)/A(z) of DESIGN section 4 on the FFT grid, written out here in numpy float64."""
+    """B(z)/A(z) of docs/mathematics.md on the FFT grid, written out here in numpy float64."""
     raw = noise(3, 5, seed=1).float()
     x = noise(2, 5, 32768).float()
     g, r = (

@@ -76,7 +76,7 @@ def write_results(folder: Path, model: str, layers: list[int], lift_dim: int, wi
 
 
 def their_output(weights: dict, model: str, x: np.ndarray) -> torch.Tensor:
-    """Their equations in float64, from zero state: x [T] -> [T] (DESIGN section 4)."""
+    """Their equations in float64, from zero state: x [T] -> [T] (docs/mathematics.md)."""
     state = {key: value.double().numpy() for key, value in weights.items()}
 
     def network(name: str, u: np.ndarray) -> np.ndarray:

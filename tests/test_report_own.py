@@ -268,6 +268,14 @@ def test_a_files_own_rate_is_read_from_its_header(watch, site: Path, tmp_path: P
     expect(page.locator("#own-about")).to_contain_text("mono · 32 kHz · 1.")
 
 
+def test_a_rate_that_no_header_tells_is_not_made_up(watch, site: Path):
+    """An M4A's header is not read, and bytes that look like an MPEG frame by chance are none."""
+    page = watch().open(site)
+    content = b"\x00\x00\x00\x20ftypM4A " + np.random.default_rng(0).bytes(100_000)
+    rate = page.evaluate("(bytes) => klann.rateOf(new Uint8Array(bytes).buffer)", list(content))
+    assert rate is None
+
+
 def test_what_is_no_sound_is_refused_in_words(watch, site: Path):
     page = watch().open(site)
     alert = page.locator("#own-fault")

@@ -31,6 +31,7 @@ from klann_lightning.experiment import recordings_of
 from klann_lightning.files import write_whole
 from klann_lightning.fitting import LOG
 from klann_lightning.handshake import INTERRUPTED
+from klann_lightning.manners import tell
 from klann_lightning.measuring import machine, prepare
 from klann_lightning.training.checkpoints import load_model
 
@@ -93,10 +94,10 @@ def _compare(grid: Grid, trainings: Mapping[Cell, Config], out: Path, played: Pa
     found = {cell: row for cell in trainings if (row := _finished_row(cell, out))}
     written, failed = write_tables(out, grid, [*rows, *found.values()]), 0
     for number, (cell, config) in enumerate(trainings.items(), 1):
-        print(f"{number}/{len(trainings)} {cell.name}: ", end="", flush=True)
+        tell(f"{number}/{len(trainings)} {cell.name}: ", end="")
         row = found[cell] = found.get(cell) or _row(cell, config, out, tests[cell.device])
         failed += "failure" in row
-        print(row.get("failure") or f"ESR {row['esr_db']:.1f} dB, MR-STFT {row['mr_stft']:.2f}", flush=True)
+        tell(row.get("failure") or f"ESR {row['esr_db']:.1f} dB, MR-STFT {row['mr_stft']:.2f}")
         in_order = [found[other] for other in trainings if other in found]
         written = write_tables(out, grid, [*rows, *in_order])
     written += write_figures(out, list(trainings), tests)

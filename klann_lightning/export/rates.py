@@ -12,6 +12,7 @@ from klann_lightning.export.document import model_from
 
 SECONDS, SETTLED = 4, 1  # of pink noise; those that are not compared
 LOWEST_HZ = 20
+HIGHEST = 0.5 - 1e-6  # of a sample rate: the runtime puts a cutoff beyond it there
 COMMON = (48000, 44100)  # rates of hosts, in Hz
 
 
@@ -34,7 +35,8 @@ def rate_error_db(content: Mapping[str, Any], rate: int) -> float:
     own = content["sample_rate"]
     x = _pink(SECONDS * own, own, content["input_level"])
     wanted = _played(content, x)
-    there = _played({**content, "sample_rate": rate}, _at(x, own, rate))
+    filters = [{**one, "cutoff_hz": min(one["cutoff_hz"], HIGHEST * rate)} for one in content["filters"]]
+    there = _played({**content, "sample_rate": rate, "filters": filters}, _at(x, own, rate))
     back = _at(there, rate, own)
     kept = slice(SETTLED * own, min(len(back), len(wanted)) - own // 10)
     return float(10 * np.log10(np.sum((back[kept] - wanted[kept]) ** 2) / np.sum(wanted[kept] ** 2) + 1e-30))

@@ -161,7 +161,7 @@ int run(std::vector<std::string> words) {
         const bool more = i + 1 < words.size();
         if (words[i] == "--model" && more) json = words[++i];
         else if (words[i] == "--block" && more) block = std::max(1UL, std::stoul(words[++i]));
-        else if (words[i] == "--oversampling" && more) oversampling = std::stoi(words[++i]);
+        else if (words[i] == "--oversampling" && more) oversampling = words[++i] == "1" ? 1 : words[i] == "2" ? 2 : words[i] == "4" ? 4 : 0;
         else if (words[i] == "--double") exact = true;
         else if (words[i] == "--check") check = true;
         else files.push_back(words[i]);
@@ -178,7 +178,7 @@ int run(std::vector<std::string> words) {
     }
     if (files.size() != 2)
         throw std::runtime_error("usage: filter_wav [--model model.json] [--block N] [--double] [--oversampling N] IN.wav OUT.wav");
-    if (oversampling != 1 && oversampling != 2 && oversampling != 4)
+    if (oversampling == 0)
         throw std::runtime_error("oversampling is by 1, 2 or 4");
     const klann::Model model = json.empty() ? model::MODEL : document.model();
     Sound sound = read_wav(files[0]);

@@ -639,7 +639,8 @@ class Processor {
     static_assert(sizeof(S) == 4 || sizeof(S) == 8, "float or double");
 
 public:
-    // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own. `oversampling` is 1, 2 or 4.
+    // Allocates all that is needed. `sample_rate` in Hz; 0 for the model's own. `oversampling` is 1, 2 or 4: of
+    // that, as of a number of channels below 1, the caller has to take care.
     explicit Processor(const Model& model, int channels = 1, double sample_rate = 0, int oversampling = 1)
         : engine(detail::engine_for<S>(model)),
           filters(model.filters, model.filters + model.filter_count),
@@ -1034,4 +1035,5 @@ private:
 
 }  // namespace klann
 
+#undef KLANN_FLUSHES
 #endif

@@ -14,6 +14,7 @@ from klann_lightning.configs import plain_name
 from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.fitting import fit_command, run_fit, write_config
 from klann_lightning.handshake import INTERRUPTED, LAST, SCORES_FILE
+from klann_lightning.manners import tell
 from klann_lightning.sweep.attempt import Plan
 from klann_lightning.sweep.crew import lead
 from klann_lightning.sweep.ledger import Ledger, Watch, counted
@@ -59,7 +60,7 @@ def run(
     plan = Plan(study, title, url, folder, experiment, "", study.trials)
     plan.token = prepare(plan, starts)
     plan.end = time.time() + 60 * study.minutes if study.minutes is not None else plan.end
-    print(_promise(plan, workers), flush=True)
+    tell(_promise(plan, workers))
     stopped, ended_by_error = lead(plan, workers)
     opened = open_storage(plan.storage)
     search = optuna.load_study(study_name=plan.name, storage=opened)
@@ -140,7 +141,7 @@ def _refit(plan: Plan, study: optuna.Study, count: int) -> None:
 
 
 def _train_anew(plan: Plan, trial: FrozenTrial, folder: Path) -> None:
-    print(f"trial {trial.number} on the experiment's own recipe: {folder}", flush=True)
+    tell(f"trial {trial.number} on the experiment's own recipe: {folder}")
     config = folder.with_suffix(".yaml")
     write_config(config, _config(plan, trial))
     checkpoint = folder / LAST

@@ -10,6 +10,7 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from klann_lightning.fitting import told_to_stop
+from klann_lightning.manners import tell
 from klann_lightning.sweep.attempt import Plan
 from klann_lightning.sweep.worker import work
 
@@ -25,7 +26,7 @@ def lead(plan: Plan, workers: int) -> tuple[bool, int]:
             for index, process in enumerate(crew):
                 if spares and not told and (process.exitcode or 0) < 0:
                     name = signal.Signals(-(process.exitcode or 0)).name
-                    print(f"{process.name} was ended by {name}; another takes its place", flush=True)
+                    tell(f"{process.name} was ended by {name}; another takes its place")
                     crew[index] = _worker(plan, places[index], index + 1)
                     spares -= 1
         for process in crew:

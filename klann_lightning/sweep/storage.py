@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from klann_lightning.errors import ConfigError, KlannError
+from klann_lightning.manners import tell
 
 FORMS = (
     "sqlite:///FILE, journal://FILE, postgresql://USER:PASSWORD@HOST/DATABASE, "
@@ -85,7 +86,7 @@ def patiently(action: Callable[[], Result], rest: Callable[[float], None]) -> Re
             if since is None:
                 since = time.monotonic()
                 reason = str(error.__cause__ or error).partition("\n")[0]
-                print(f"the storage does not answer; waiting for it ({reason})", flush=True)
+                tell(f"the storage does not answer; waiting for it ({reason})")
             if time.monotonic() - since > OUTAGE_SECONDS:
                 raise StorageGoneError(f"the storage is away for {OUTAGE_SECONDS:g} s: {error}") from error
         rest(1.0)

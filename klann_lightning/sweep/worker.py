@@ -14,6 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from klann_lightning.errors import ConfigError, KlannError
+from klann_lightning.manners import tell
 from klann_lightning.sweep.attempt import (
     Attempt,
     FailedError,
@@ -127,7 +128,7 @@ class Worker:
         """A line about a trial, and how far the study is."""
         done = sum(trial.state.is_finished() for trial in counted(self.patiently(self.ledger.trials)))
         of = "" if self.plan.budget is None else f"/{self.plan.budget}"
-        print(f"[{done}{of}] trial {number} {text}", flush=True)
+        tell(f"[{done}{of}] trial {number} {text}")
 
     def _open(self, number: int) -> optuna.Trial:
         """The trial with a sampler that depends on the study's seed and the trial's number alone.
@@ -156,4 +157,4 @@ class Worker:
         except Exception as error:
             if not is_outage(error):
                 raise
-            print(f"trial {number} stopped; without the storage it will count as lost", flush=True)
+            tell(f"trial {number} stopped; without the storage it will count as lost")

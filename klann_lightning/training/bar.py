@@ -25,12 +25,12 @@ class StageBar(pl.callbacks.ProgressBar):
         super().__init__()
         self.switch = switch
         self.enabled = True
-        self.best = float("inf")  # ESR of the stage in dB
+        self.last = self.best = float("inf")  # ESR of the stage, in dB
         self.paces: list[tuple[float, int]] = []  # when so many epochs had ended, of this stage
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[said]}", markup=False),
             console=console or Console(stderr=True),
             transient=True,
         )
@@ -50,7 +50,7 @@ class StageBar(pl.callbacks.ProgressBar):
         if self.progress.tasks[0].description != name:
             self.best, self.paces = float("inf"), [(time.monotonic(), spent)]
         of = "" if epochs is None else f"/{epochs}"
-        said = f"{spent}{of} epochs{self._error(trainer)}{self._left(spent, epochs)}"
+        said = f"{spent}{of} epochs{self._error()}{self._left(spent, epochs)}"
         self.progress.update(self.task, description=name, completed=spent, total=epochs, said=said)
         if self.enabled and not self.progress.live.is_started:
             self.progress.start()
@@ -59,10 +59,10 @@ class StageBar(pl.callbacks.ProgressBar):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not self.paces:
             return
-        self.paces = [
-            *self.paces[-RECENT:],
-            (time.monotonic(), trainer.current_epoch + 1 - self.switch.first_epoch),
-        ]
+        self.last = float(trainer.callback_metrics["val/esr_db"])
+        self.best = min(self.best, self.last)
+        ended = trainer.current_epoch + 1 - self.switch.first_epoch
+        self.paces = [*self.paces[-RECENT:], (time.monotonic(), ended)]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.progress.stop()
@@ -77,12 +77,8 @@ class StageBar(pl.callbacks.ProgressBar):
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
 
-    def _error(self, trainer: pl.Trainer) -> str:
-        known = trainer.callback_metrics.get("val/esr_db")
-        if known is None:
-            return ""
-        self.best = min(self.best, float(known))
-        return f"  ESR {float(known):.1f} dB, best {self.best:.1f}"
+    def _error(self) -> str:
+        return f"  ESR {self.last:.1f} dB, best {self.best:.1f}" if self.best < float("inf") else ""
 
     def _left(self, spent: int, epochs: int | None) -> str:
         (began, before), now = self.paces[0], time.monotonic()

@@ -249,6 +249,7 @@ klann.live = (() => {
 
   /** All of the file through the model, as a wav file, and how many times real time that went. */
   async function render() {
+    if (coming) throw new Error("The file is being decoded for this model's sample rate. Try again in a moment.");
     const of = sound;
     const frames = of.channels[0].length;
     const offline = new OfflineAudioContext(of.channels.length, frames, of.sampleRate);

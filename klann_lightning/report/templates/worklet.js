@@ -186,7 +186,7 @@ klann.worklet = () => {
       if (this.fade.rests) this.leaving = null;
       if (!this.coming || this.leaving) return;
       if (this.heard < 0) this.coming.reset();
-      this.heard = Math.max(this.heard, this.place - WARM * sampleRate);
+      this.heard = Math.max(0, this.heard, this.place - WARM * sampleRate);
       for (let block = 0; block < CATCH && this.heard < this.place; block += 1) {
         const frames = Math.min(BLOCK, this.place - this.heard);
         for (let c = 0; c < this.sound.length; c += 1) {
