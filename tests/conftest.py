@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from servers import Postgres, postgres_programs
 from torch import Tensor
 
@@ -19,6 +20,18 @@ RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
 
 torch.set_flush_denormal(True)
 torch.set_num_threads(1)  # several processes of tests on few cores slow each other down with more
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of a run of the tests; nothing may change in it."""
+    root = factory.getbasetemp()
+    folder = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            (folder / "made").touch()
+    return folder
 
 
 def _can_compile() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from browsers import served, watching
+from conftest import once
 
 ROOT = Path(__file__).parents[1]
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "audio": "src", "video": "src"}
@@ -28,7 +29,10 @@ def site(tmp_path_factory) -> Path:
     """The built site. No warning is let through; a docstring, a link or an anchor may be what is wrong."""
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("mkdocs is not installed (pip install 'klann_lightning[docs]')")
-    out = tmp_path_factory.mktemp("site")
+    return once(tmp_path_factory, "site", build)
+
+
+def build(out: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
         cwd=ROOT,
@@ -38,7 +42,6 @@ def site(tmp_path_factory) -> Path:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return out
 
 
 class Loaded(HTMLParser):

@@ -32,7 +32,8 @@ def installed(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
     words = ["-m", "pip", "--python", str(folder / "bin/python"), "install", "--no-deps", "--quiet"]
-    subprocess.run([sys.executable, *words, "--disable-pip-version-check", str(wheel)], check=True)
+    done = run(sys.executable, *words, "--disable-pip-version-check", wheel, cwd=folder)
+    assert done.returncode == 0, done.stderr
     libraries = Path(pytest.__file__).parents[1]
     (site / "libraries.pth").write_text(f"import sys; sys.path.append({str(libraries)!r})\n")
     return folder / "bin"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import once
 from test_export import SYSTEMS, exact, off_db, system
 
 from klann_lightning.data.audio import read_audio, write_audio
@@ -56,12 +57,11 @@ def compiled(folder: Path, build: str, source: Path, *more: str) -> Path:
 @pytest.fixture(scope="module")
 def players(tmp_path_factory):
     """Each build of the tests' own program, made when it is first asked for."""
-    folder, made = tmp_path_factory.mktemp("players"), {}
 
     def player(build: str = "g++ native") -> Path:
-        if build not in made:
-            made[build] = compiled(folder, build, Path(__file__).with_name("player.cpp"))
-        return made[build]
+        needs(BUILDS[build][0])
+        name, source = build.replace(" ", "-"), Path(__file__).with_name("player.cpp")
+        return once(tmp_path_factory, f"player-{name}", lambda folder: compiled(folder, build, source)) / name
 
     return player
 
@@ -150,8 +150,8 @@ def test_oversampling_is_that_of_the_models(factor, build, players, tmp_path):
     for name in ("small series", "large parallel"):
         model = system(name)
         path = written(model, tmp_path)
-        for signal, x in signals().items():
-            x = x[:9_000].astype(np.float32)
+        for signal in ("square", "denormal tail", "noise"):
+            x = signals()[signal][:9_000].astype(np.float32)
             known = exact(oversampled(model, factor), torch.from_numpy(x))
             for kind, most_db in (("float", -100), ("double", -200)):
                 played = play(players(build), path, x, kind, oversampling=factor)
@@ -179,7 +179,7 @@ def test_nothing_undefined_happens(build, players, tmp_path):
         x = np.concatenate(list(signals().values()))[::7].copy()
         x[[5, 77, 1000]] = np.nan, np.inf, -np.inf
         for kind in ("float", "double"):
-            for factor in (1, 2, 4):
+            for factor in (1, 2, 4) if name == "small series" else (1,):
                 played = play(players(build), path, x, kind, "1,64,100,9", oversampling=factor)
                 assert np.isfinite(played).all()
 

@@ -21,6 +21,7 @@ from test_stages import SPECTRAL, TIME
 
 from klann_lightning.cli import main
 from klann_lightning.errors import ConfigError
+from klann_lightning.handshake import SCORES_FILE
 from klann_lightning.sweep.crew import worker_environments
 from klann_lightning.sweep.ledger import ALIVE, REASON, RETRY_OF, counted, slots
 from klann_lightning.sweep.storage import open_storage
@@ -78,12 +79,15 @@ class Search:
             disconnect(storage)
 
     def under_way(self, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
-        """Trials whose training has come to its first checkpoint."""
+        """Trials whose training has come to its first checkpoint, and not to its end."""
         try:
             running = [trial for trial in self.trials(url) if trial.state == TrialState.RUNNING]
         except (KeyError, ConfigError):  # there is no study yet
             return []
-        return [trial for trial in running if (self.training(trial.number) / "last.ckpt").exists()]
+        folders = {trial.number: self.training(trial.number) for trial in running}
+        ended = {number for number, folder in folders.items() if (folder / SCORES_FILE).exists()}
+        begun = {number for number, folder in folders.items() if (folder / "last.ckpt").exists()}
+        return [trial for trial in running if trial.number in begun - ended]
 
     def training(self, number: int, seed: int = 0) -> Path:
         return self.folder / "trials" / f"{number:04d}" / f"seed-{seed}"
