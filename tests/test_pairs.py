@@ -193,10 +193,10 @@ def test_not_finite(tmp_path):
     with pytest.raises(PairError, match=match) as refused:
         check_pair(tmp_path / "dry.wav", tmp_path / "wet.wav")
     assert refused.value.name == "not_finite"
-    samples = noise(100)
-    samples[0] = np.nan
+    samples = noise(100_000)
+    samples[[7, 99_000]] = np.nan
     write_audio(tmp_path / "wet.wav", samples, RATE)
-    with pytest.raises(PairError, match=r"has 1 NaN or infinite samples, the first at sample 0 \(0\.000 s\)"):
+    with pytest.raises(PairError, match=r"has 2 NaN or infinite samples, the first at sample 7 \(0\.000 s\)"):
         check_pair(tmp_path / "wet.wav", tmp_path / "wet.wav")
 
 
