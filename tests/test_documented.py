@@ -177,3 +177,18 @@ def test_targets_of_make_are_there():
     for target in named:
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_commands_names_all_of_them_and_options_that_are_there():
+    page = (ROOT / "docs" / "commands.md").read_text()
+    rows = [row.split(" | ")[0] for row in page.splitlines() if row.startswith("| `")]
+    spans = [span for row in rows for span in re.findall("`([^`]+)`", row)]
+    named = {span.split()[0] for span in spans if not span.startswith("-")}
+    assert named == {*cli.COMMANDS, *cli.TRAINER_COMMANDS}
+    for row in rows:
+        name = row.strip("|` ").split()[0].rstrip("`,")
+        options = set(re.findall(r"--([a-z_]+)", row))
+        if name in cli.COMMANDS:
+            known = signature(cli.COMMANDS[name]).parameters
+            own = options - {"config"} if "fit_options" in known else options
+            assert own <= set(known), f"{name}: {own - set(known)}"
