@@ -13,7 +13,7 @@ from klann_lightning.data.audio import AudioInfo, audio_info, iter_audio, read_a
 from klann_lightning.data.pairs import check_pair
 from klann_lightning.doctor import mend
 from klann_lightning.doctor.alignment import Alignment, Jump
-from klann_lightning.doctor.mend import lay_back, lay_back_file, mend_pair
+from klann_lightning.doctor.mend import lay_back, mend_pair
 from klann_lightning.doctor.recipe import Recipe, plan
 from klann_lightning.doctor.warp import FADE
 from klann_lightning.errors import PairError
@@ -202,15 +202,13 @@ def test_whole_samples_go_back_bit_by_bit(tmp_path, delay, polarity, start):
 
 
 @pytest.mark.parametrize("rates", [(48000, 48000), (44100, 48000), (48000, 44100)])
-def test_everything_goes_back(tmp_path, rates):
+def test_everything_goes_back(rates):
     alignment = aligned(1234.37, 80.0, -1, [Jump(100_000, 33.0)])
     info = [AudioInfo(rate, 200_000 * rate // rates[0], 1) for rate in rates]
     recipe = plan(alignment, *info)
     n = np.arange(recipe.start, recipe.start + recipe.frames)
-    write_audio(tmp_path / "played.wav", answer(n), rates[0])
-    lay_back_file(tmp_path / "played.wav", recipe, tmp_path / "laid.wav", recipe.start)
-    laid = read_audio(tmp_path / "laid.wav")
-    assert audio_info(tmp_path / "laid.wav").sample_rate == rates[1]
+    played = answer(n).astype(np.float32)
+    laid = np.concatenate(list(lay_back([played], len(played), recipe, recipe.start)))
     moments = np.arange(len(laid)) * rates[0] / rates[1]  # in the target, at the input's rate
     for jumped, part in ((0, (1800, 100_900)), (33, (101_700, 199_000))):
         there = (moments > part[0]) & (moments < part[1])
@@ -227,13 +225,10 @@ def test_it_goes_back_the_same_in_blocks_of_any_size(size):
     np.testing.assert_array_equal(np.concatenate(list(lay_back(blocks, 9000, recipe))), expected)
 
 
-def test_nothing_to_lay_back(tmp_path):
+def test_nothing_to_lay_back():
     recipe = plan(aligned(-500.0), *[AudioInfo(44100, 9000, 1)] * 2)
     with pytest.raises(PairError, match=r"the target begins 200 samples after the end of what is to be laid"):
         next(lay_back([np.zeros(300, np.float32)], 300, recipe))
-    write_audio(tmp_path / "x.wav", np.ones(9000), 48000)
-    with pytest.raises(PairError, match=r"x\.wav is at 48000 Hz, the pair at 44100 Hz"):
-        lay_back_file(tmp_path / "x.wav", recipe, tmp_path / "y.wav")
 
 
 # The recipe

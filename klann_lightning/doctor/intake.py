@@ -104,8 +104,6 @@ def _track(file: AudioFile, path: Path, channels: list[Channel], apart: _Apart) 
         tops=tops,
         leading_zeros=zeros.leading,
         trailing_zeros=zeros.trailing,
-        longest_zeros=zeros.longest,
-        longest_zeros_at=zeros.longest_at,
         gaps=channel.lost(),
         noise_floor_db=channel.noise_floor_db(),
         level_db=channel.level_db(),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from klann_lightning.data.audio import AudioFile, AudioWriter, blocks_of, channel_blocks, open_audio, span
+from klann_lightning.data.audio import AudioFile, AudioWriter, channel_blocks, open_audio, span
 from klann_lightning.data.headers import shown
 from klann_lightning.data.resampling import resampled
 from klann_lightning.doctor.recipe import Recipe
@@ -78,20 +78,6 @@ def lay_back(
     laid = warp(blocks, back, length)
     turned = (block if recipe.polarity > 0 else -block for block in laid)
     yield from resampled(turned, length, recipe.sample_rate, recipe.target_rate)
-
-
-def lay_back_file(output_path: Path, recipe: Recipe, result_path: Path, start: int = 0) -> None:
-    """Write a model's output, a mono file, as `lay_back` lays it; raises as that and AudioWriter do."""
-    with open_audio(output_path) as file:
-        if file.samplerate != recipe.sample_rate:
-            raise PairError(
-                f"{shown(output_path)} is at {file.samplerate} Hz, the pair at {recipe.sample_rate} Hz.",
-                "Play a recording at that rate.",
-                "sample_rates_differ",
-            )
-        with AudioWriter(result_path, recipe.target_rate) as writer:
-            for block in lay_back(blocks_of(file, BLOCK), file.frames, recipe, start):
-                writer.write(block)
 
 
 @contextlib.contextmanager

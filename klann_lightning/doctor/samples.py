@@ -84,11 +84,10 @@ class Plateau:
 
 
 class Zeros:
-    """Where a recording begins, ends and pauses with exact zeros."""
+    """With how many exact zeros a recording begins and ends, and the least that is none."""
 
     def __init__(self) -> None:
         self.frames = 0
-        self.longest, self.longest_at = 0, 0  # within the sound
         self.smallest = math.inf  # magnitude of a sample that is not zero
         self._first, self._last = -1, -1  # samples that are not zero
 
@@ -107,11 +106,7 @@ class Zeros:
             return
         self.smallest = min(self.smallest, float(np.min(np.abs(x), where=x != 0, initial=np.inf)))
         if self._first < 0:
-            self._first = self._last = int(sounding[0])
-        pauses = np.diff(sounding, prepend=self._last) - 1
-        place = int(np.argmax(pauses))
-        if pauses[place] > self.longest:
-            self.longest, self.longest_at = int(pauses[place]), int(sounding[place] - pauses[place])
+            self._first = int(sounding[0])
         self._last = int(sounding[-1])
 
 

@@ -51,8 +51,6 @@ class Track:
     tops: tuple["Top", "Top"]  # at the highest and at the lowest value
     leading_zeros: int  # samples
     trailing_zeros: int
-    longest_zeros: int  # within the sound
-    longest_zeros_at: int
     gaps: tuple[Gap, ...]
     noise_floor_db: float  # of the quietest 50 ms that are not digital silence
     level_db: tuple[float, float, float]  # the 10th, 50th and 95th percentile over 10 ms; -200 is silence
@@ -67,11 +65,6 @@ class Track:
     @property
     def seconds(self) -> float:
         return self.frames / self.sample_rate
-
-    @property
-    def clipped_share(self) -> float:
-        """Of the samples, in runs of three or more at the highest or lowest value."""
-        return sum(top.samples for top in self.tops) / self.frames
 
 
 @dataclass(frozen=True)
