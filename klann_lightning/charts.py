@@ -16,7 +16,14 @@ from plotly.subplots import make_subplots
 from klann_lightning.aliasing import SineSpectrum
 from klann_lightning.dynamics import LevelCurve, Onsets, StepResponse
 from klann_lightning.fidelity import Samples, Signal
-from klann_lightning.plots import SHADES, SPECTROGRAM_RANGE_DB, Spectrograms, envelope
+from klann_lightning.plots import (
+    RESPONSE_RANGE_DB,
+    SHADES,
+    SPECTROGRAM_RANGE_DB,
+    Spectrograms,
+    envelope,
+    finite,
+)
 
 TARGET, OUTPUT, OTHER = "#2f7fc1", "#d55e00", "#808080"
 COLORS = (TARGET, OUTPUT, "#009e73", "#c0669a", "#b07d00", "#4c9fd1", "#8a6fc0", OTHER)
@@ -26,7 +33,6 @@ LOWEST_HZ = 40.0  # of a spectrogram
 TICKS_HZ = (100, 1000, 10_000)
 SPECTRUM_COLUMNS = 400
 NEAR_ONE = 0.01  # of z = 1: cutoffs below 70 Hz at 44.1 kHz
-RESPONSE_RANGE_DB = 80.0
 
 
 def track_figure(
@@ -59,7 +65,7 @@ def track_figure(
         figure.add_trace(trace, row=1 + place // 2, col=1)
     middles = (np.arange(esr_db.size) + 0.5) * window_s
     figure.add_trace(
-        _line(middles, _finite(esr_db), "ESR", {"color": OUTPUT, "width": 1.5}, showlegend=False),
+        _line(middles, finite(esr_db), "ESR", {"color": OUTPUT, "width": 1.5}, showlegend=False),
         row=3,
         col=1,
     )
@@ -192,10 +198,10 @@ def filters_figure(
     for place, (name, magnitude_db) in enumerate(magnitudes_db.items()):
         turn, color = divmod(place, len(COLORS))
         line = {"color": COLORS[color], "width": 2, "dash": DASHES[turn % len(DASHES)]}
-        figure.add_trace(_line(frequencies_hz, _finite(magnitude_db), name, line), row=1, col=1)
+        figure.add_trace(_line(frequencies_hz, finite(magnitude_db), name, line), row=1, col=1)
         trace = _line(frequencies_hz, phases_deg[name], name, line, showlegend=False)
         figure.add_trace(trace, row=2, col=1)
-    shown = np.concatenate([_finite(values) for values in magnitudes_db.values()])
+    shown = np.concatenate([finite(values) for values in magnitudes_db.values()])
     top = float(np.nanmax(shown))
     bottom = max(float(np.nanmin(shown)), top - RESPONSE_RANGE_DB)
     figure.update_yaxes(title_text="Magnitude (dB)", range=[bottom - 3, top + 3], row=1, col=1)
@@ -329,10 +335,6 @@ def _finished(figure: go.Figure, height: int, legend: str = "top") -> go.Figure:
         showlegend=legend != "none",
         margin={"l": 64, "b": 48, **margin, "autoexpand": False},
     )
-
-
-def _finite(values: Samples) -> Samples:
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _peaks(x: Samples, y: Samples, floor: float) -> tuple[Samples, Samples]:

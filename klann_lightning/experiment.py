@@ -37,8 +37,8 @@ from klann_lightning.training.stages import StageSwitch
 from klann_lightning.training.watch import Watch
 
 RUN = "KLANN_RUN"  # environment variable, for the processes that a distributed fit starts: its folder
-MENDED = "alignment.json"  # in a run's folder: how its recordings were mended, if they were
 BEGUN = "KLANN_BEGUN"  # and the checkpoint that it goes on from, if any
+MENDED = "alignment.json"  # in a run's folder: how its recordings were mended, if they were
 LOGGERS = [{"class_path": f"klann_lightning.training.logs.{name}"} for name in ("RunLog", "WandbLog")]
 
 

@@ -192,9 +192,9 @@ def esr_over_time_figure(
     for index, values in enumerate(lines.values()):
         turn, color = divmod(index, len(LINE_COLORS))
         style = {"color": LINE_COLORS[color], "linestyle": ("-", "--", ":")[turn % 3]}
-        errors.plot(times_s, _finite(values), linewidth=1.4, **style)
+        errors.plot(times_s, finite(values), linewidth=1.4, **style)
     errors.axhline(0, color="0.5", linewidth=0.8, zorder=1)  # where silence would be
-    level.plot(times_s, _finite(level_db), color=COLORS["Target"], linewidth=1)
+    level.plot(times_s, finite(level_db), color=COLORS["Target"], linewidth=1)
     level.set_xlim(times_s.min(), times_s.max())
     level.set_xlabel("Time (s)")
     level.set_ylabel("Target (dB)", color=COLORS["Target"])
@@ -276,7 +276,8 @@ def _zoom_range(signal: Signal, length: int) -> tuple[int, int]:
     return start, min(start + length, signal.size)
 
 
-def _finite(values: Signal) -> Signal:
+def finite(values: Signal) -> Signal:
+    """With nan, which is not drawn, for infinity."""
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -37,13 +37,13 @@ def tell(number):
 @pytest.fixture
 def writes(monkeypatch):
     """The checkpoints that are written, by name."""
-    names, written = [], keeper._written
+    names, written = [], keeper._write_error
 
     def write(path, content):
         names.append(path.stem)
         return written(path, content)
 
-    monkeypatch.setattr(keeper, "_written", write)
+    monkeypatch.setattr(keeper, "_write_error", write)
     return names
 
 
@@ -132,7 +132,7 @@ def test_checkpoints_wait_where_they_would_take_too_much_time(tiny_root, tmp_pat
 
 def test_the_share_of_time_is_kept(tiny_root, tmp_path, monkeypatch):
     """Writing takes 50 ms here, and the training is asked for at most a fifth of its time."""
-    spent, written = [], keeper._written
+    spent, written = [], keeper._write_error
 
     def slow(path, content):
         begun = time.monotonic()
@@ -141,7 +141,7 @@ def test_the_share_of_time_is_kept(tiny_root, tmp_path, monkeypatch):
         spent.append(time.monotonic() - begun)
         return failure
 
-    monkeypatch.setattr(keeper, "_written", slow)
+    monkeypatch.setattr(keeper, "_write_error", slow)
     stage = TIME.replace('"epochs": 3', '"epochs": 40')
     begun = time.monotonic()
     fit(tiny_root, tmp_path, f"[{stage}]", *QUICK, "--keep_share=0.2", "--keep_minutes=0")
@@ -156,13 +156,13 @@ def full(*_):
 
 def test_a_full_disk_does_not_end_a_training(tiny_root, tmp_path, monkeypatch, caplog):
     """The former checkpoint stays, and what is written once there is space has all that was learned."""
-    written, tried = keeper._written, []
+    written, tried = keeper._write_error, []
 
     def sometimes(path, content):
         tried.append(path.stem)
         return full() if 4 <= len(tried) < 9 else written(path, content)
 
-    monkeypatch.setattr(keeper, "_written", sometimes)
+    monkeypatch.setattr(keeper, "_write_error", sometimes)
     switch = fit(tiny_root, tmp_path, STAGES, *QUICK).switch
     said = "cannot be written: No space left on device. The former one is whole, and the training goes on."
     assert 1 <= caplog.text.count(said) <= 3  # once a name
@@ -173,13 +173,13 @@ def test_a_full_disk_does_not_end_a_training(tiny_root, tmp_path, monkeypatch, c
 
 
 def test_what_a_full_disk_cannot_take_at_the_end_is_elsewhere(tiny_root, tmp_path, monkeypatch, caplog):
-    written = keeper._written
+    written = keeper._write_error
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
     run = tmp_path / "run"
     monkeypatch.setattr(
-        keeper, "_written", lambda path, c: (full if path.parent == run else written)(path, c)
+        keeper, "_write_error", lambda path, c: (full if path.parent == run else written)(path, c)
     )
     switch = fit(tiny_root, run, f"[{TIME}]", *QUICK).switch
     kept = elsewhere / "run-stage-1-time.ckpt"
@@ -189,7 +189,7 @@ def test_what_a_full_disk_cannot_take_at_the_end_is_elsewhere(tiny_root, tmp_pat
 
 
 def test_a_training_that_can_be_kept_nowhere_says_so(tiny_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(keeper, "_written", full)
+    monkeypatch.setattr(keeper, "_write_error", full)
     said = r"last\.ckpt cannot be written: No space left on device, nor another folder"
     with pytest.raises(CheckpointError, match=said):
         fit(tiny_root, tmp_path, f"[{TIME}]", *QUICK)

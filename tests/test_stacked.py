@@ -7,6 +7,7 @@ from test_klann import filtered, glu, noise, randomised
 
 from klann_lightning.dsp.svf import cutoff_hz
 from klann_lightning.errors import ConfigError
+from klann_lightning.models.klann import ParallelKlann
 from klann_lightning.models.stacked import StackedKlann
 
 
@@ -46,3 +47,8 @@ def test_responses_name_the_bank():
 def test_sizes_of_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=r"banks \d and mid_width \d must be at least 1"):
         StackedKlann([4], 2, **{"banks": 2, "mid_width": 4, **wrong})
+
+
+def test_other_systems_have_one_bank():
+    with pytest.raises(ConfigError, match="ParallelKlann has one bank, not 2: StackedKlann has several"):
+        ParallelKlann([3], 2, banks=2)

@@ -146,6 +146,8 @@ class Inside(NamedTuple):
 class Klann(AudioModel):
     """What all topologies share; a subclass says how the lifted channels run through the filters."""
 
+    stacks = False  # whether it has several banks
+
     def __init__(
         self,
         hidden: Sequence[int],
@@ -169,9 +171,11 @@ class Klann(AudioModel):
             high_hz: highest cutoff of the `log` start.
             initial: the filters' state before the first sample: settled in silence, or zero as in the paper.
             sample_rate: in Hz.
-            banks: of D filters each; the way down reads them all.
+            banks: of D filters each, where the system stacks them; the way down reads them all.
         """
         super().__init__(sample_rate)
+        if banks != 1 and not self.stacks:
+            raise ConfigError(f"{type(self).__name__} has one bank, not {banks}: StackedKlann has several")
         # One compiled pass where there can be one; False: a torch operation for every layer.
         self.fused = True
         self.initial = initial

@@ -21,6 +21,8 @@ class StackedKlann(Klann):
     mix two. An envelope that one bank has smoothed can so be weighed against the others and smoothed again.
     """
 
+    stacks = True
+
     def __init__(
         self,
         hidden: Sequence[int],

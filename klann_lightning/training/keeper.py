@@ -46,11 +46,11 @@ class CheckpointFiles(CheckpointIO):
     ) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        self.failure, self.elsewhere = _written(Path(path), content.getbuffer()), None
+        self.failure, self.elsewhere = _write_error(Path(path), content.getbuffer()), None
         if self.failure and storage_options == MUST:
             name = f"{Path(path).parent.name}-{Path(path).name}"
             for folder in (Path(tempfile.gettempdir()), Path.home()):
-                if _written(folder / name, content.getbuffer()) is None:
+                if _write_error(folder / name, content.getbuffer()) is None:
                     self.elsewhere = folder / name
                     return
 
@@ -237,7 +237,7 @@ def _files(trainer: pl.Trainer) -> CheckpointFiles:
     return files
 
 
-def _written(path: Path, content: memoryview) -> OSError | None:
+def _write_error(path: Path, content: memoryview) -> OSError | None:
     """Write the file; why not, where it could not be."""
     try:
         with replacing(path) as aside:

@@ -50,9 +50,8 @@ class EffectModule(pl.LightningModule):
                 the recordings' levels; nothing else reads it.
         """
         super().__init__()
-        with (
-            warnings.catch_warnings()
-        ):  # advice on hyper-parameters that pickle; the command line's are plain
+        with warnings.catch_warnings():
+            # advice on hyper-parameters that pickle; the command line's are plain
             warnings.filterwarnings("ignore", message=".*is already saved during checkpointing")
             self.save_hyperparameters()
         if not stages:
