@@ -154,7 +154,11 @@ class Experiment(LightningCLI):
             trainer.logger = False
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
-        if not trainer.enable_progress_bar or "ProgressBar" in str(trainer.callbacks):
+        named = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        another = any(
+            one and one.class_path.endswith("ProgressBar") for one in named
+        )  # one is all there may be
+        if another or not trainer.enable_progress_bar:
             self.trainer_defaults["callbacks"].remove(self.bar)
         self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share
         self.keeper.max_steps = trainer.max_steps

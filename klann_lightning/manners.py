@@ -39,7 +39,7 @@ def quietly(quiet: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if quiet:
-            os.environ.pop(QUIET)
-        if quiet and before is not None:
+        if before is None:
+            os.environ.pop(QUIET, None)
+        else:
             os.environ[QUIET] = before

@@ -35,6 +35,7 @@ def write_experiments(folder: Path) -> Path:
     if out.exists():
         raise ConfigError(f"{out} is there already, and nothing is overwritten. Name another folder.")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder) as aside:  # all of it, or nothing
             shutil.copytree(experiments(), Path(aside) / NAME).rename(out)
     except OSError as error:

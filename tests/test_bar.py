@@ -52,6 +52,13 @@ def test_there_is_none_where_nobody_looks_on(tiny_root, tmp_path, capsys):
     assert "left in it" not in capsys.readouterr().err
 
 
+def test_another_bar_takes_its_place(tiny_root, tmp_path):
+    words = ["--trainer.callbacks+=lightning.pytorch.callbacks.TQDMProgressBar"]
+    experiment = fit(tiny_root, tmp_path, f"[{TIME}]", *words, "--trainer.enable_progress_bar=true")
+    assert experiment.bar not in experiment.trainer.callbacks
+    assert type(experiment.trainer.progress_bar_callback).__name__ == "TQDMProgressBar"
+
+
 def test_quiet_leaves_results_and_errors(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert watched()

@@ -100,6 +100,7 @@ def test_help_is_there_at_once(installed, tmp_path):
 
 
 def test_experiments_are_copied_once(tmp_path, monkeypatch):
+    assert shipped.write_experiments(tmp_path / "a" / "new one").is_dir()
     out = shipped.write_experiments(tmp_path)
     assert (out / "systems/small_parallel.yaml").is_file()
     with pytest.raises(ConfigError, match="is there already, and nothing is overwritten"):

@@ -75,6 +75,17 @@ def saved(page: Page) -> tuple[int, np.ndarray, str]:
     return rate, samples, download.value.suggested_filename
 
 
+def drums(watch: Callable[..., Watched], site: Path) -> tuple[Watched, Page, np.ndarray]:
+    """A page that plays 2 s of drums and is recorded, and these [T]."""
+    watched = watch(bypass_csp=True)
+    page = watched.open(site)
+    x = sound("target", "drums")[: 2 * RATE].astype(np.float32)
+    take(page, wav(x))
+    start(page)
+    watched.record("live")
+    return watched, page, x
+
+
 def start(page: Page) -> None:
     page.click("#own-toggle")
     expect(page.locator("#own-toggle")).to_have_attribute("aria-label", "Pause your file")
@@ -161,12 +172,7 @@ def test_live_sound_is_the_models_and_dry_is_the_file(watch, site: Path):
 @pytest.mark.parametrize("to", ["model", "input", "oversampling"])
 @patiently
 def test_a_switch_keeps_the_place_and_makes_no_step(watch, site: Path, to: str):
-    watched = watch(bypass_csp=True)
-    page = watched.open(site)
-    x = sound("target", "drums")[: 2 * RATE].astype(np.float32)
-    take(page, wav(x))
-    start(page)
-    watched.record("live")
+    watched, page, x = drums(watch, site)
     page.click("#own-toggle")
     page.wait_for_timeout(60)
     page.evaluate("klann.live.seek(0)")
@@ -200,12 +206,7 @@ def test_a_switch_keeps_the_place_and_makes_no_step(watch, site: Path, to: str):
 
 @patiently
 def test_pause_seek_and_a_changed_level_make_no_step(watch, site: Path):
-    watched = watch(bypass_csp=True)
-    page = watched.open(site)
-    x = sound("target", "drums")[: 2 * RATE].astype(np.float32)
-    take(page, wav(x))
-    start(page)
-    watched.record("live")
+    watched, page, x = drums(watch, site)
     page.fill("#own-level", "-12")
     page.fill("#own-drive", "6")
     page.wait_for_timeout(60)

@@ -3,7 +3,7 @@
 //   klann::Document document;                       // or the model of a header that `export --format cpp` wrote
 //   std::string error = document.parse(json_text);  // empty if all is well
 //   klann::Processor<float> player(document.model(), channels);
-//   player.process(in, out, frames);                // any number of frames; no look-ahead, no latency
+//   player.process(in, out, frames);                // any number of frames; late by latency(): 0 without oversampling
 //
 // C++17, nothing else. Compiled for any x86-64, it still uses the widest vectors that the processor has.
 // `process`, `tick` and `reset` neither allocate nor lock nor throw. Blocks of any size give the same samples to
