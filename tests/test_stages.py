@@ -41,6 +41,7 @@ def fit(root: Path, runs: Path, stages: str = f"[{TIME}, {SPECTRAL}]", *more: st
             f"--trainer.default_root_dir={runs}",
             "--trainer.logger=false",
             "--keep_share=1",  # every checkpoint, however short the epochs are
+            "--media=false",
             *more,
         ]
     )
@@ -187,7 +188,7 @@ PLATEAUS = '{"name": "time", "weights": {"mse": 1.0}, "epochs": 13, "lr": 0.0156
 def test_the_rate_halves_after_five_validations_without_a_gain(tiny_root, tmp_path):
     """The first one is the best. A new stage starts anew, with five of its own; a resumed run goes on."""
     again = PLATEAUS.replace('"epochs": 13', '"epochs": 6')
-    more = (f"--trainer.logger={CSV_LOGGER}", "--media=false", "--scored=val")
+    more = (f"--trainer.logger={CSV_LOGGER}", "--scored=val")
     fit(tiny_root, tmp_path / "whole", f"[{PLATEAUS}, {again}]", *more)
     rates = column(tmp_path / "whole", "lr")
     assert rates[:13] == [2**-6] * 6 + [2**-7] * 5 + [2**-8] * 2
@@ -274,7 +275,7 @@ GCNTF = [
 
 def test_a_checkpoint_holds_of_the_readers_what_they_need(tiny_root, tmp_path):
     """The last samples of each layer's input, not the whole batch that they are a view of."""
-    fit(tiny_root, tmp_path, f"[{TIME}]", *GCNTF, "--trainer.max_epochs=1", "--media=false")
+    fit(tiny_root, tmp_path, f"[{TIME}]", *GCNTF, "--trainer.max_epochs=1")
     (rank,) = torch.load(tmp_path / "last.ckpt", weights_only=True)["ranks"]
     readers = rank["readers"]
     assert [tuple(part.shape) for part in readers[:5]] == [(2,), (2, 1, 2), (2, 3), (2, 3), (2, 3, 4)]
