@@ -84,9 +84,8 @@ def measure_system(
     step()
     waits = synchronises(step, device)
     scan, paper, ratio, paper_memory = _training(model, step, sizes, device)
-    parameters, channels = sum(part.numel() for part in model.parameters()), _channels(model)
     trained = (scan, scan.median / best, paper, ratio, memory, paper_memory, waits)
-    return SystemSpeed(name, parameters, channels, *trained, playing, blocks)
+    return SystemSpeed(name, model.parameter_count(), _channels(model), *trained, playing, blocks)
 
 
 def measure_growth(sizes: Sizes, device: torch.device) -> Iterator[Growth]:

@@ -1,19 +1,16 @@
 """fit, validate, test and predict: LightningCLI with a folder for every run and a table at its end."""
 
 import errno
-import io
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -25,7 +22,7 @@ from klann_lightning.errors import CheckpointError, ConfigError, KlannError, One
 from klann_lightning.evaluate import Row, baselines, esr_db, row, score, table
 from klann_lightning.files import write_whole
 from klann_lightning.handshake import LAST, SCORES_FILE
-from klann_lightning.manners import hushed, watched
+from klann_lightning.manners import watched
 from klann_lightning.native.host import after_torch, die_with_parent
 from klann_lightning.runs import changed, hold, new_folder, newest, unfinished
 from klann_lightning.training.bar import StageBar
@@ -33,6 +30,7 @@ from klann_lightning.training.checkpoints import mended_as, read_checkpoint, sco
 from klann_lightning.training.keeper import CheckpointFiles, Keeper
 from klann_lightning.training.media import PredictionWriter, StageMedia
 from klann_lightning.training.module import EffectModule
+from klann_lightning.training.notices import without_noise
 from klann_lightning.training.stages import StageSwitch
 from klann_lightning.training.watch import Watch
 
@@ -40,29 +38,6 @@ RUN = "KLANN_RUN"  # environment variable, for the processes that a distributed 
 BEGUN = "KLANN_BEGUN"  # and the checkpoint that it goes on from, if any
 MENDED = "alignment.json"  # in a run's folder: how its recordings were mended, if they were
 LOGGERS = [{"class_path": f"klann_lightning.training.logs.{name}"} for name in ("RunLog", "WandbLog")]
-
-
-# What the libraries say at every run and nobody can act on.
-NOISE = [
-    "isinstance.treespec, LeafSpec",  # lightning calls a torch function by its old name
-    "Experiment logs directory .* exists and is not empty",  # our run folder holds the config already
-    "does not have many workers",  # cuts are read in a tenth of the time that a step takes
-    "LightningCLI's args parameter",  # `main(args)` is how sweeps and tests call it
-    "The number of training batches",  # scores are logged by epoch, not by batch
-]
-
-
-def quiet() -> None:
-    """Leave out the libraries' notices that are no help here; everything else is still said."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=f".*{message}")
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_chatter)
-
-
-def _no_chatter(record: logging.LogRecord) -> bool:
-    chatter = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped", "Restor")
-    return not (hushed() and record.levelno < logging.WARNING) and not record.getMessage().startswith(chatter)
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -99,7 +74,7 @@ class Experiment(LightningCLI):
     """One experiment of one configuration; every run has its folder `<runs>/<experiment>/<time>`."""
 
     def __init__(self, args: ArgsType = None) -> None:
-        quiet()
+        without_noise()
         after_torch()
         self.keeper = Keeper()
         self._mended: Recipes = {}  # the recordings of the checkpoint that is gone on with, or scored
@@ -283,26 +258,3 @@ class Experiment(LightningCLI):
         self.datamodule.teardown("test")
         title = f"{', '.join(self.datamodule.devices)}, {split}"
         return table(title, rows), rows
-
-
-def resolve(words: Sequence[str]) -> dict[str, Any]:
-    """The complete configuration that `fit` would have from these words of a command line; or ConfigError."""
-    printed, refused = io.StringIO(), io.StringIO()
-    try:
-        with redirect_stdout(printed), redirect_stderr(refused):
-            Experiment(["fit", *words, "--print_config"])
-    except SystemExit as done:
-        if done.code:
-            raise ConfigError(refused.getvalue().strip().removeprefix("error: ")) from done
-    config: dict[str, Any] = yaml.safe_load(printed.getvalue())
-    return config
-
-
-def recordings_of(config: Mapping[str, Any], checkpoint: Path | None = None) -> PairedDataModule:
-    """The recordings of a complete configuration, not yet looked at; mended as a checkpoint's, if at all."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(PairedDataModule, "data")
-    data: PairedDataModule = parser.instantiate(parser.parse_object({"data": config["data"]}))["data"]
-    if checkpoint:
-        data.recipes = mended_as(checkpoint, read_checkpoint(checkpoint))
-    return data

@@ -22,6 +22,7 @@ from klann_lightning.dynamics import StepResponse, TimeConstant, level_curve, on
 from klann_lightning.fidelity import Samples, Signal
 from klann_lightning.models.base import AudioModel
 from klann_lightning.reading import KlannReading
+from klann_lightning.units import seconds
 
 SINE_HZ = 1000.0
 SINE_LEVELS_DB = (0.0, -12.0, -24.0)  # re the recording's
@@ -125,7 +126,7 @@ def of_inside(reading: KlannReading) -> dict[str, Drawn]:
         "costs": Drawn(
             "What each channel is worth",
             "By how much the ESR rises where a channel's filter stands still at its mean.",
-            costs_figure({name: channel.contribution.cost_db for name, channel in channels.items()}),
+            costs_figure({name: channel.cost_db for name, channel in channels.items()}),
         ),
     }
 
@@ -144,8 +145,7 @@ def described(response: StepResponse) -> str:
 
 def spoken(parts: Sequence[TimeConstant]) -> str:
     """Time constants in ms or s, fastest first."""
-    words = [f"{p.seconds * 1000:.3g} ms" if p.seconds < 1 else f"{p.seconds:.3g} s" for p in parts]
-    return " and ".join(words) or "not to be told"
+    return " and ".join(seconds(1000 * part.seconds, digits=3) for part in parts) or "not to be told"
 
 
 @torch.no_grad()

@@ -26,5 +26,4 @@ def model_size(experiment: dict[str, Any]) -> Size:
         model = parser.instantiate(parsed)["model"]
     except (ArgumentError, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    trainable = sum(part.numel() for part in model.parameters() if part.requires_grad)
-    return Size(model.multiply_adds(), trainable)
+    return Size(model.multiply_adds(), model.parameter_count())

@@ -12,11 +12,11 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from klann_lightning.evaluate import WIENER_TAPS, Fir, best_taps
-from klann_lightning.experiment import resolve
 from klann_lightning.models.base import AudioModel
 from klann_lightning.models.gcn import Gcn
 from klann_lightning.models.lstm import Lstm
 from klann_lightning.models.s4d import S4d
+from klann_lightning.resolving import resolve
 from klann_lightning.sizing import model_size
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"

@@ -16,8 +16,8 @@ from test_stages import CSV_LOGGER, SPECTRAL, STARTS, TIME, column, fit
 from klann_lightning.cli import main
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.errors import CheckpointError, ConfigError
-from klann_lightning.experiment import resolve
 from klann_lightning.importing import RECIPE, read_results
+from klann_lightning.resolving import resolve
 from klann_lightning.training.checkpoints import load_model, read_checkpoint
 
 PAPER = Path(__file__).parents[1] / "sweeps" / "recipes" / "paper.yaml"

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from klann_lightning.dsp.filtering import filter_scan, filter_streaming
 from klann_lightning.dsp.svf import cutoff_hz
 from klann_lightning.errors import ConfigError
-from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann, Pointwise
+from klann_lightning.models.klann import ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.parts import Pointwise
 from klann_lightning.models.stacked import StackedKlann
 
 SMALL, LARGE = {"hidden": [3, 4, 5], "lift_dim": 5}, {"hidden": [5, 10, 15], "lift_dim": 15}

@@ -158,7 +158,7 @@ def test_what_is_inside_is_drawn_as_it_was_read():
             np.testing.assert_array_equal(np.array(shown.x) + 1j * np.array(shown.y), values)
     (bars,) = drawn["costs"].figure.data
     assert list(bars.x) == model.channel_names()
-    np.testing.assert_allclose(bars.y, [channel.contribution.cost_db for channel in reading.channels])
+    np.testing.assert_allclose(bars.y, [channel.cost_db for channel in reading.channels])
 
 
 # In words

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from klann_lightning.dsp.filtering import BlockFilter, filter_scan
 from klann_lightning.models.base import AudioModel, State
-from klann_lightning.models.klann import SVF_MULTIPLY_ADDS, FilterBank, Pointwise
+from klann_lightning.models.parts import FilterBank, Pointwise
 
 
 class WienerHammerstein(AudioModel):
@@ -27,7 +27,7 @@ class WienerHammerstein(AudioModel):
         return x[:, 0] * self.output_level, (torch.cat([before, after], 1),)
 
     def multiply_adds(self) -> int:
-        return self.curve.multiply_adds() + SVF_MULTIPLY_ADDS * self.bank.cutoff.numel()
+        return self.curve.multiply_adds() + self.bank.multiply_adds()
 
 
 def _cascade(x: Tensor, sections: list[BlockFilter], state: Tensor, which: slice) -> tuple[Tensor, Tensor]:

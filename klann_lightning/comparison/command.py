@@ -12,7 +12,7 @@ import torch
 
 from klann_lightning.comparison.grid import Cell, Grid, cells, read_grid
 from klann_lightning.comparison.report import OUTPUTS, write_figures, write_tables
-from klann_lightning.comparison.scoring import Recordings, as_row, cost_of
+from klann_lightning.comparison.scoring import Recordings, as_row, baseline_rows, cost_of
 from klann_lightning.comparison.tables import Row
 from klann_lightning.comparison.training import (
     CELLS,
@@ -27,12 +27,12 @@ from klann_lightning.comparison.training import (
 )
 from klann_lightning.data.audio import write_audio
 from klann_lightning.errors import ConfigError, KlannError
-from klann_lightning.experiment import recordings_of
 from klann_lightning.files import write_whole
 from klann_lightning.fitting import LOG
 from klann_lightning.handshake import INTERRUPTED
 from klann_lightning.manners import tell
 from klann_lightning.measuring import machine, prepare
+from klann_lightning.resolving import recordings_of
 from klann_lightning.training.checkpoints import load_model
 
 ROW = "row.json"  # a cell's line, in its folder
@@ -91,7 +91,7 @@ def _compare(grid: Grid, trainings: Mapping[Cell, Config], out: Path, played: Pa
     rows = [row for device, test in tests.items() for row in _without_training(device, test, played)]
     if played is not None and not any(row["system"].startswith(_said(played, "")) for row in rows):
         raise ConfigError(f"{played} has no recording of a take, such as {_example(tests)}-<system>.wav")
-    found = {cell: row for cell in trainings if (row := _finished_row(cell, out))}
+    found = {cell: row for cell in trainings if (row := finished_row(out / CELLS / cell.name))}
     written, failed = write_tables(out, grid, [*rows, *found.values()]), 0
     for number, (cell, config) in enumerate(trainings.items(), 1):
         tell(f"{number}/{len(trainings)} {cell.name}: ", end="")
@@ -130,9 +130,9 @@ def _test(config: Config) -> Recordings:
     return Recordings(data, "test")
 
 
-def _finished_row(cell: Cell, out: Path) -> Row | None:
-    """The line of a cell that was trained and scored before."""
-    file = out / CELLS / cell.name / ROW
+def finished_row(folder: Path) -> Row | None:
+    """The line of a cell's folder, where it was trained and scored before."""
+    file = folder / ROW
     row: Row | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     return row
 
@@ -175,12 +175,11 @@ def _scored(trained: Trained, test: Recordings) -> Row:
 
 def _without_training(device: str, test: Recordings, played: Path | None) -> list[Row]:
     """What a device's systems stand beside."""
-    lines = [(name, as_row(scores)) for name, scores in test.without_a_model()]
-    lines.append(("the target's quietest 100 ms", {"esr_db": test.noise_floor_db()}))
+    rows = baseline_rows(device, test)
     if played is not None:
-        found = test.elsewhere(played)
-        lines += [(_said(played, name), as_row(scores)) for name, scores in found]
-    return [{"device": device, "system": name, "seed": None, **scores} for name, scores in lines]
+        others = ((_said(played, name), as_row(scores)) for name, scores in test.elsewhere(played))
+        rows += [{"device": device, "system": name, "seed": None, **scores} for name, scores in others]
+    return rows
 
 
 def _said(played: Path, system: str) -> str:

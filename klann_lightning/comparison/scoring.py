@@ -1,6 +1,6 @@
 """Every score of a table's line: of a trained model, or of what something else made of the recordings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from klann_lightning.aliasing import aliasing
+from klann_lightning.comparison.tables import Row
 from klann_lightning.data.audio import audio_info, read_audio
 from klann_lightning.data.datamodule import PairedDataModule
 from klann_lightning.errors import PairError
@@ -154,17 +154,20 @@ def cost_of(model: AudioModel, level: float) -> Cost:
     def play(samples: NDArray[np.float64]) -> Samples:
         return model.play_whole(torch.from_numpy(samples).float()).numpy()
 
-    parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
     noise = level * torch.randn(PLAYED_SECONDS * model.sample_rate)
-    seconds = float(np.median(repeated(_call(model, noise), PLAYED_RUNS, torch.device("cpu"), least=0)))
+    spent = repeated(lambda: model.play_whole(noise), PLAYED_RUNS, torch.device("cpu"), least=0)
     folded = aliasing(play, model.sample_rate, level).overall_db
-    return Cost(parameters, model.multiply_adds(), model.look_ahead, PLAYED_SECONDS / seconds, folded)
+    speed = PLAYED_SECONDS / float(np.median(spent))
+    return Cost(model.parameter_count(), model.multiply_adds(), model.look_ahead, speed, folded)
+
+
+def baseline_rows(device: str, recordings: Recordings) -> list[Row]:
+    """Doing nothing, the best gain, the best linear filter, and where the noise floor lies below."""
+    lines = [(name, as_row(scores)) for name, scores in recordings.without_a_model()]
+    lines.append(("the target's quietest 100 ms", {"esr_db": recordings.noise_floor_db()}))
+    return [{"device": device, "system": name, "seed": None, **scores} for name, scores in lines]
 
 
 def as_row(*parts: Any) -> dict[str, Any]:
     """Scores and cost, one field a column."""
     return {name: value for part in parts for name, value in asdict(part).items()}
-
-
-def _call(model: AudioModel, samples: Tensor) -> Callable[[], Samples]:
-    return lambda: model.play_whole(samples).numpy()

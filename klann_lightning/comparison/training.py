@@ -10,15 +10,14 @@ import yaml
 from klann_lightning.comparison.grid import Cell
 from klann_lightning.configs import differences
 from klann_lightning.errors import ConfigError
-from klann_lightning.experiment import resolve
 from klann_lightning.fitting import TRIAL_CONFIG, fit_command, run_fit, write_config
 from klann_lightning.handshake import LAST, SCORES_FILE, SPENT
+from klann_lightning.resolving import OF_ONE_RUN, resolve
 from klann_lightning.sizing import model_size
 
 CELLS = "cells"  # in a comparison's folder: one for every training
 DESCRIBED = "experiment.yaml"  # in a cell's folder: its complete configuration
 SPENT_LOG = "klann_lightning.training.spent.Spent"
-OWN = ("config", "ckpt_path", "weights_only")  # what belongs to a single run of fit
 # By the grid, and by compare.
 FIXED = ("seed_everything", "trainer.max_time", "trainer.max_epochs", "scored", "media", "trainer.logger")
 
@@ -34,17 +33,16 @@ def resolved(cell: Cell, minutes: float) -> dict[str, Any]:
     """A cell's complete configuration; ConfigError with the cell's name and what fit would say."""
     fixed = {**TRIAL_CONFIG, "seed_everything": cell.seed, "trainer.max_time": _clock(minutes)}
     try:
-        config = resolve([*cell.words, *(f"--{name}={_word(value)}" for name, value in fixed.items())])
+        return resolve([*cell.words, *(f"--{name}={_word(value)}" for name, value in fixed.items())])
     except ConfigError as error:
         raise ConfigError(f"{cell.name}: {error}") from error
-    return {name: value for name, value in config.items() if name not in OWN}
 
 
 def refuse_fixed(words: Sequence[str]) -> None:
     """ConfigError for options of fit that are not open here: they would be overruled without a word."""
     for word in words:
         name = word.partition("=")[0].lstrip("-").removesuffix("+")
-        if any(name == fixed or name.startswith(f"{fixed}.") for fixed in (*FIXED, *OWN[1:])):
+        if any(name == fixed or name.startswith(f"{fixed}.") for fixed in (*FIXED, *OF_ONE_RUN[1:])):
             raise ConfigError(
                 f"--{name} is not open in a comparison: seeds, minutes and epochs stand in the grid file, "
                 "test recordings are looked at after the training, its log is metrics.csv, and it goes on by "

@@ -62,6 +62,10 @@ class AudioModel(nn.Module, ABC):
         The last block of the audio may be shorter.
         """
 
+    def parameter_count(self) -> int:
+        """Of all that is trained."""
+        return sum(part.numel() for part in self.parameters() if part.requires_grad)
+
     def multiply_adds(self) -> int:
         """Multiply-adds per sample of the streaming form, `step`; activation functions are not among them."""
         raise ConfigError(f"{type(self).__name__} does not say what a sample costs: give it multiply_adds")

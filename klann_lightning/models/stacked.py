@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from klann_lightning.errors import ConfigError
-from klann_lightning.models.klann import Klann, Pointwise, Run
+from klann_lightning.models.klann import Klann, Run
+from klann_lightning.models.parts import Pointwise
 from klann_lightning.native.planes import Operations
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from klann_lightning.errors import ConfigError
-from klann_lightning.models.klann import FilterBank, Klann, ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKlann
+from klann_lightning.models.parts import FilterBank
 from klann_lightning.models.stacked import StackedKlann
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 import klann_lightning.report.contents as contents
-from klann_lightning.comparison.scoring import Recordings, Samples, Take, as_row, cost_of
+from klann_lightning.comparison.scoring import Recordings, Samples, Take, as_row, baseline_rows, cost_of
 from klann_lightning.comparison.tables import as_csv
 from klann_lightning.data.audio import read_audio
 from klann_lightning.detector import LONGEST_SECONDS
 from klann_lightning.dynamics import StepResponse
 from klann_lightning.errors import ConfigError, PairError
-from klann_lightning.experiment import recordings_of
 from klann_lightning.export.document import document
 from klann_lightning.files import write_whole
 from klann_lightning.models.base import AudioModel
@@ -25,9 +24,10 @@ from klann_lightning.report.assets import write_model
 from klann_lightning.report.extras import find_extras
 from klann_lightning.report.heard import Output, take_scores, write_charts, write_take
 from klann_lightning.report.making import Wanted, copied_configurations, facts
-from klann_lightning.report.numbers import detector_table, score_tables, step_table, without_a_model
+from klann_lightning.report.numbers import detector_table, score_tables, step_table
 from klann_lightning.report.readings import write_reading
 from klann_lightning.report.sources import Source
+from klann_lightning.resolving import recordings_of
 from klann_lightning.training.checkpoints import load_model
 
 NUMBERS = "numbers.csv"
@@ -68,7 +68,7 @@ class Device:
         seconds = max(wanted.seconds, LONGEST_SECONDS)
         self.kept = self.recordings.context + round(seconds * self.recordings.sample_rate)
         self.outputs: list[Output] = []
-        self.rows = without_a_model(name, self.recordings)
+        self.rows = baseline_rows(name, self.recordings)
         self.steps: dict[str, list[StepResponse]] = {}
 
     def _read(self, split: str) -> Recordings:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from klann_lightning.comparison.scoring import Recordings, Take, as_row
+from klann_lightning.comparison.scoring import Recordings, Take
 from klann_lightning.comparison.tables import ERRORS, HEARD, Row, lines_of
 from klann_lightning.detector import Detector, fit_detector
 from klann_lightning.dynamics import StepResponse, TimeConstant
@@ -14,13 +14,6 @@ STEPS_NOTE = (
     "Steps of a 1 kHz sine into 1, 3 and 6 dB of gain reduction. A feedback compressor answers the faster "
     "the deeper it compresses: weak steps are nearest to its detector's own time constants."
 )
-
-
-def without_a_model(device: str, recordings: Recordings) -> list[Row]:
-    """Doing nothing, the best gain, the best linear filter, and where the noise floor lies below."""
-    lines = [(name, as_row(scores)) for name, scores in recordings.without_a_model()]
-    lines.append(("the target's quietest 100 ms", {"esr_db": recordings.noise_floor_db()}))
-    return [{"device": device, "system": name, "seed": None, **scores} for name, scores in lines]
 
 
 def score_tables(device: str, split: str, rows: Sequence[Row]) -> Iterator[Table]:

@@ -105,5 +105,4 @@ def _esr_db(model: Klann, takes: Takes, context: int) -> float:
 
 
 def _step(model: Klann, removed: Sequence[str], ratio_db: float) -> Step:
-    parameters = sum(part.numel() for part in model.parameters())
-    return Step(tuple(removed), ratio_db, parameters, model.multiply_adds())
+    return Step(tuple(removed), ratio_db, model.parameter_count(), model.multiply_adds())

@@ -9,10 +9,12 @@ from klann_lightning.comparison.scoring import Recordings
 from klann_lightning.inside import Takes
 from klann_lightning.models.klann import Klann
 from klann_lightning.portrait import of_inside
-from klann_lightning.reading import ChannelReading, hertz, read_klann, seconds
+from klann_lightning.reading import ChannelReading, read_klann
 from klann_lightning.report.heard import Namer, write_charts
 from klann_lightning.report.pruning import prune, write_pruned
 from klann_lightning.report.sources import Source
+from klann_lightning.units import hertz, seconds
+from klann_lightning.wording import sentence, summary
 
 PRUNED = "pruned"  # folder of the smaller checkpoints
 INSIDE = "inside-"  # how the names of the figures begin
@@ -31,7 +33,7 @@ def write_reading(
     return contents.Reading(
         own,
         label,
-        reading.summary(),
+        summary(reading),
         contents.Table("Channels", note, COLUMNS, rows),
         write_charts(out, own, of_inside(reading)),
         None if val is None else _pruning(model, recordings, val, source, out, own),
@@ -45,8 +47,8 @@ def _row(channel: ChannelReading) -> list[str]:
         ", ".join(f"{biquad.damping:.2g}" for biquad in channel.biquads),
         ", ".join(_time_constants(channel)),
         channel.shape.kind,
-        f"{channel.contribution.cost_db:.2f}",
-        channel.sentence,
+        f"{channel.cost_db:.2f}",
+        sentence(channel),
     ]
 
 

@@ -1,6 +1,5 @@
 """Which models a report is about: checkpoints, and the run or comparison that each comes from."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from klann_lightning.comparison.command import ROW
+from klann_lightning.comparison.command import ROW, finished_row
 from klann_lightning.comparison.training import CELLS, DESCRIBED, last_stage
 from klann_lightning.data.pairs import SPLITS
 from klann_lightning.errors import ConfigError
@@ -109,12 +108,11 @@ def _described(
             f"the recordings that {checkpoint} is a model of are not in {data['root']}. Name the folder that "
             f"has {', '.join(SPLITS)} by --root."
         )
-    known = _row_of(folder)
-    parameters = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    known = finished_row(folder) or {}
     called = data["device"]
     return Source(
         checkpoint,
-        name or known.get("system") or f"{type(model).__name__} {parameters}",
+        name or known.get("system") or f"{type(model).__name__} {model.parameter_count()}",
         _stage_name(checkpoint.stem) if staged else "",
         last,
         known.get("device") or (called if isinstance(called, str) else ", ".join(called)),
@@ -134,13 +132,6 @@ def _data_of(config: Path | None) -> dict[str, Any]:
         return dict(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{config} is not the configuration of a run: {error}. Copy it again.") from error
-
-
-def _row_of(folder: Path) -> dict[str, Any]:
-    """A comparison's line for its cell."""
-    file = folder / ROW
-    row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return row
 
 
 def _stage_name(stem: str) -> str:

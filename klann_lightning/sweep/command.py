@@ -15,11 +15,11 @@ from klann_lightning.errors import ConfigError, KlannError
 from klann_lightning.fitting import fit_command, run_fit, write_config
 from klann_lightning.handshake import INTERRUPTED, LAST, SCORES_FILE
 from klann_lightning.manners import tell
-from klann_lightning.sweep.attempt import Plan
 from klann_lightning.sweep.crew import lead
 from klann_lightning.sweep.ledger import Ledger, Watch, counted
 from klann_lightning.sweep.outcome import best_of, front_of, leaderboard, table, write_files
 from klann_lightning.sweep.page import write_front, write_page
+from klann_lightning.sweep.plan import Plan
 from klann_lightning.sweep.preflight import check, define, prepare, read_experiment
 from klann_lightning.sweep.records import Record
 from klann_lightning.sweep.space import Config, suggest

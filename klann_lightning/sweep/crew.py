@@ -11,7 +11,7 @@ import torch
 
 from klann_lightning.fitting import told_to_stop
 from klann_lightning.manners import tell
-from klann_lightning.sweep.attempt import Plan
+from klann_lightning.sweep.plan import Plan
 from klann_lightning.sweep.worker import work
 
 

@@ -17,10 +17,10 @@ from optuna.study import StudyDirection
 
 from klann_lightning.configs import differences
 from klann_lightning.errors import ConfigError
-from klann_lightning.experiment import recordings_of, resolve
 from klann_lightning.fitting import write_config
-from klann_lightning.sweep.attempt import Plan
+from klann_lightning.resolving import recordings_of, resolve
 from klann_lightning.sweep.ledger import START, Ledger, Watch
+from klann_lightning.sweep.plan import Plan
 from klann_lightning.sweep.space import Config, assign, extract, samples
 from klann_lightning.sweep.storage import open_storage
 from klann_lightning.sweep.study import Study
@@ -43,8 +43,6 @@ Start = tuple[str, dict[str, Any]]  # name of a configuration, and its parameter
 def read_experiment(words: Sequence[str]) -> Config:
     """What fit's words configure, without what belongs to a single run."""
     experiment = resolve(words)
-    for key in ("config", "ckpt_path", "weights_only"):
-        experiment.pop(key, None)
     experiment["trainer"].pop("enable_progress_bar", None)  # as the terminal is
     return experiment
 

@@ -19,12 +19,12 @@ from klann_lightning.sweep.attempt import (
     Attempt,
     FailedError,
     LostError,
-    Plan,
     PrunedError,
     Result,
     StoppedError,
 )
 from klann_lightning.sweep.ledger import HOST, REASON, Ledger, Watch, counted
+from klann_lightning.sweep.plan import Plan
 from klann_lightning.sweep.storage import StorageGoneError, is_outage, open_storage, patiently
 
 IDLE_SECONDS = 0.5  # between two looks for a trial

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from klann_lightning.errors import KlannError
 from klann_lightning.handshake import PARENT, PROGRESS
+from klann_lightning.training.kept import trains
 from klann_lightning.training.stages import StageSwitch
 
 
@@ -33,7 +34,7 @@ class ProgressLog(pl.Callback):
             raise AbandonedError(f"process {self._parent}, which has started this training, is gone")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not trains(trainer):
             return
         scores = {
             name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")

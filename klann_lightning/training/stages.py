@@ -7,12 +7,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from klann_lightning.errors import ConfigError
 from klann_lightning.training.keeper import Keeper
+from klann_lightning.training.kept import KeptCallback, trains
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.recipe import (
     PLATEAU,
@@ -33,7 +33,7 @@ class StageListener(pl.Callback):
         """The module holds the best weights of the stage, `name` is like `stage-1-time`."""
 
 
-class StageSwitch(Checkpoint):
+class StageSwitch(KeptCallback):
     """Ends a stage after its epochs or on a plateau, goes back to its best weights, starts the next.
 
     Where a stage has several `starts`, each trains a little from random weights of its own; the weights
@@ -79,12 +79,6 @@ class StageSwitch(Checkpoint):
         self.best_scores: dict[str, float] = {}  # every term's at the stage's best
         self.weights: dict[str, float] | None = None  # of the stage's terms, where they are not as configured
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.KEPT}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update({name: state_dict[name] for name in self.KEPT if name in state_dict})
-
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Before the first batches of a training are asked for."""
         if stage == "fit":
@@ -129,7 +123,7 @@ class StageSwitch(Checkpoint):
             group["lr"] = rate
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not trains(trainer):
             return
         score = float(trainer.callback_metrics["val/loss"])
         if score < self.best_score:

@@ -5,11 +5,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from klann_lightning.errors import DivergedError
 from klann_lightning.metrics import decibels
+from klann_lightning.training.kept import KeptCallback, trains
 from klann_lightning.training.module import EffectModule
 from klann_lightning.training.stages import StageSwitch, Weights, weights_of
 
@@ -20,7 +20,7 @@ UPSIDE_DOWN = -0.5  # correlation of output and target
 STEADY = 5  # validations in a row, after which a state counts as one
 
 
-class Watch(Checkpoint):
+class Watch(KeptCallback):
     """Goes back where the loss is no number, and names two traps that a loss alone does not tell apart.
 
     A loss, weights or a validation that are NaN or infinite: back to the weights of the last validation
@@ -28,8 +28,7 @@ class Watch(Checkpoint):
     start anew. After RETRIES such times in one course, DivergedError. The losses, and so the decisions, are
     equal on all ranks.
 
-    It stands behind StageSwitch in the list of callbacks, which sets the rate that is halved here; and it is
-    a Checkpoint because Lightning calls those last.
+    It stands behind StageSwitch in the list of callbacks, which sets the rate that is halved here.
     """
 
     KEPT = ("times", "good", "good_epoch", "course", "states")
@@ -41,12 +40,6 @@ class Watch(Checkpoint):
         self.good_epoch = 0
         self.course: tuple[int, int] = (-1, -1)  # stage, and step that it began with
         self.states: dict[str, int] = {}  # validations in a row that found the model in a trap
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.KEPT}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update({name: state_dict[name] for name in self.KEPT if name in state_dict})
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         course = self.switch.index, self.switch.first_step
@@ -65,7 +58,7 @@ class Watch(Checkpoint):
                 self._go_back(trainer, module, f"train/loss is {loss}")
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not trains(trainer):
             return
         loss = float(trainer.callback_metrics["val/loss"])
         if math.isfinite(loss):
