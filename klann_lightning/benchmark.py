@@ -20,6 +20,7 @@ from klann_lightning.measuring import (
     figure,
     machine,
     peak_bytes,
+    prepare,
     repeated,
     seconds,
     synchronises,
@@ -29,6 +30,7 @@ from klann_lightning.models.klann import Klann, ParallelKlann, ParallelSeriesKla
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.runtime_speed import measure_runtime
 from klann_lightning.speed_figures import LEAST_BYTES, BlockSpeed, Growth, Memory, Report, Sizes, SystemSpeed
+from klann_lightning.speed_report import as_json, as_markdown, as_text, between_markers, refuse_unwritable
 from klann_lightning.training.checkpoints import load_model
 
 # As sweeps/systems/ has them.
@@ -40,6 +42,32 @@ SYSTEMS: dict[str, Callable[[], AudioModel]] = {
     "large_parallel_series": partial(ParallelSeriesKlann, [5, 10, 15], 15, 15),
     "large_stacked": partial(StackedKlann, [8], 8, 3, 12, 2),
 }
+
+
+def run(
+    systems: str,
+    checkpoints: Sequence[Path],
+    runs: int,
+    threads: int | None,
+    device: str,
+    json: Path | None,
+    markdown: Path | None,
+    trace: Path | None,
+) -> None:
+    """Measure, print, and write what is asked for; ConfigError before that for what cannot be written."""
+    where, sizes, models = prepare(device, threads), Sizes(runs=runs), choose(systems, checkpoints)
+    if markdown:
+        between_markers(markdown, "")
+    for path in filter(None, (json, markdown, trace)):
+        refuse_unwritable(path)
+    report = measure(models, sizes, where)
+    print(as_text(report))
+    if trace:
+        write_profile(trace, sizes, where)
+    if json:
+        json.write_text(as_json(report), encoding="utf-8")
+    if markdown:
+        markdown.write_text(between_markers(markdown, as_markdown(report)), encoding="utf-8")
 
 
 def choose(systems: str, checkpoints: Sequence[Path]) -> dict[str, AudioModel]:

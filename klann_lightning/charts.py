@@ -20,6 +20,7 @@ from klann_lightning.plots import (
     RESPONSE_RANGE_DB,
     SHADES,
     SPECTROGRAM_RANGE_DB,
+    WAVEFORM_COLUMNS,
     Spectrograms,
     envelope,
     finite,
@@ -28,7 +29,6 @@ from klann_lightning.plots import (
 TARGET, OUTPUT, OTHER = "#2f7fc1", "#d55e00", "#808080"
 COLORS = (TARGET, OUTPUT, "#009e73", "#c0669a", "#b07d00", "#4c9fd1", "#8a6fc0", OTHER)
 DASHES = ("solid", "dash", "dot")
-COLUMNS = 2000  # of a waveform
 LOWEST_HZ = 40.0  # of a spectrogram
 TICKS_HZ = (100, 1000, 10_000)
 SPECTRUM_COLUMNS = 400
@@ -59,7 +59,7 @@ def track_figure(
     signals = {"target": target, "output": output, "residual": output - target}
     colors = {"target": TARGET, "output": OUTPUT, "residual": OTHER}
     for place, (name, signal) in enumerate(signals.items()):
-        indices, values = envelope(signal, COLUMNS)
+        indices, values = envelope(signal, WAVEFORM_COLUMNS)
         line = {"color": colors[name], "width": 2.2 if name == "target" else 1}
         trace = _line(indices / sample_rate, values, name.capitalize(), line, showlegend=place < 2)
         figure.add_trace(trace, row=1 + place // 2, col=1)

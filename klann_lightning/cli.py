@@ -192,30 +192,9 @@ def bench(
     before_torch()
     for name, value in (("KINETO_LOG_LEVEL", "99"), ("TORCH_CPP_LOG_LEVEL", "ERROR")):
         os.environ.setdefault(name, value)  # the profiler, which weighs memory, would narrate
-    from klann_lightning.benchmark import choose, measure, write_profile
-    from klann_lightning.measuring import prepare
-    from klann_lightning.speed_figures import Sizes
-    from klann_lightning.speed_report import (
-        as_json,
-        as_markdown,
-        as_text,
-        between_markers,
-        refuse_unwritable,
-    )
+    from klann_lightning.benchmark import run
 
-    where, sizes, models = prepare(device, threads), Sizes(runs=runs), choose(systems, checkpoints)
-    if markdown:
-        between_markers(markdown, "")
-    for path in filter(None, (json, markdown, profile)):
-        refuse_unwritable(path)
-    report = measure(models, sizes, where)
-    print(as_text(report))
-    if profile:
-        write_profile(profile, sizes, where)
-    if json:
-        json.write_text(as_json(report), encoding="utf-8")
-    if markdown:
-        markdown.write_text(between_markers(markdown, as_markdown(report)), encoding="utf-8")
+    run(systems, checkpoints, runs, threads, device, json, markdown, profile)
 
 
 def sweep(

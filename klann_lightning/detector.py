@@ -26,6 +26,7 @@ from klann_lightning.fidelity import Samples, Signal
 
 BLOCK_SECONDS = 32 / 44100
 SMOOTHED = 7  # blocks, of input and output alike: phase shifts between them then matter less
+KERNEL = np.hanning(SMOOTHED + 2)[1:-1] / np.hanning(SMOOTHED + 2).sum()
 CHOOSING_SECONDS = 15.0  # of a recording by which the kind is chosen
 LONGEST_SECONDS = 120.0  # by which its times are then found: slow ones need some of them
 FLOOR = 1e-5  # of the loudest block's power: what is quieter says nothing of the gain
@@ -188,8 +189,7 @@ def _seen(source: Signal, output: Signal, sample_rate: int, context: int, longes
     ):
         return None
     powers = [np.square(x[:frames], dtype=np.float64).reshape(-1, size).mean(1) for x in (source, output)]
-    kernel = np.hanning(SMOOTHED + 2)[1:-1]
-    smooth = [convolve1d(power, kernel / kernel.sum(), mode="constant") for power in powers]
+    smooth = [convolve1d(power, KERNEL, mode="constant") for power in powers]
     heard = np.logical_and(*(power > FLOOR * power.max() for power in smooth))
     heard[: context // size] = False
     if np.count_nonzero(heard) < 0.1 / BLOCK_SECONDS:
@@ -237,9 +237,8 @@ def _gain_error(seen: _Seen, state: Samples) -> Samples:
     basis = np.zeros((logs.size, knots.size))
     basis[np.arange(logs.size), below] = 1 - (places - below)
     basis[np.arange(logs.size), below + 1] = places - below
-    kernel = np.hanning(SMOOTHED + 2)[1:-1]
     weights = np.sqrt(seen.source * seen.output)
-    smooth = convolve1d(weights[:, None] * basis, kernel, axis=0, mode="constant")
+    smooth = convolve1d(weights[:, None] * basis, KERNEL, axis=0, mode="constant")
     columns = smooth[seen.heard] / np.maximum(smooth[seen.heard].sum(1, keepdims=True), 1e-300)
     weighted = columns * seen.weights[:, None]
     wanted = seen.gain_db * seen.weights

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from klann_lightning.data.datamodule import PairedDataModule
@@ -73,7 +73,9 @@ def started_by_a_rank() -> bool:
 class Experiment(LightningCLI):
     """One experiment of one configuration; every run has its folder `<runs>/<experiment>/<time>`."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: Sequence[str]) -> None:
+        """`args` are the words of a command line, the command first."""
+        self._command = args[0]
         without_noise()
         after_torch()
         self.keeper = Keeper()
@@ -86,7 +88,7 @@ class Experiment(LightningCLI):
             super().__init__(
                 EffectModule,
                 PairedDataModule,
-                args=args,
+                args=list(args),
                 seed_everything_default=0,
                 parser_class=Parser,
                 save_config_kwargs={"overwrite": True},
@@ -100,6 +102,10 @@ class Experiment(LightningCLI):
                     "enable_progress_bar": watched(),
                 },
             )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that is called: every one's parser costs as much as all the rest of parsing."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="experiment", help="name of the run's folder")
@@ -171,22 +177,26 @@ class Experiment(LightningCLI):
         if config.resume and config.ckpt_path:
             raise ConfigError("--resume finds the checkpoint itself. Leave out --resume or --ckpt_path.")
         named, runs = config.trainer.default_root_dir, (config.runs, config.experiment)
-        described = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
         folder: Path | None = None
         if config.resume:
-            folder = Path(named) if named else unfinished(*runs, described)
+            folder = Path(named) if named else unfinished(*runs, self._described(config))
             if folder is None or not (folder / LAST).is_file():
                 rank_zero_info(f"nothing to resume in {folder or Path(*runs)}: the training begins")
                 folder = None
         elif config.ckpt_path == "last":
             folder = Path(named) if named else newest(*runs)
-            if others := changed(folder, described):
+            if others := changed(folder, self._described(config)):
                 rank_zero_info(f"{folder} was begun with another configuration: {', '.join(others)}")
         if folder is not None:
             rank_zero_info(f"goes on with {folder}")
             config.ckpt_path = str(folder / LAST)
         config.trainer.default_root_dir = named or str(folder or new_folder(*runs))
         os.environ[RUN], os.environ[BEGUN] = config.trainer.default_root_dir, config.ckpt_path or ""
+
+    def _described(self, config: Namespace) -> dict[str, Any]:
+        """As a run's folder holds it."""
+        described: dict[str, Any] = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        return described
 
     def instantiate_classes(self) -> None:
         """A checkpoint's takes and those that are mended now get one delay."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klann_lightning.dsp.poles import Biquad, Mode, Shape, biquads, response, shape
+from klann_lightning.dsp.poles import Biquad, Mode, Shape, biquads, level_db, response, shape
 from klann_lightning.dsp.svf import SvfControls
 from klann_lightning.inside import (
     TINY,
@@ -116,7 +116,7 @@ def read_klann(
                 curves[index],
                 biquads(cascade, model.sample_rate),
                 passing,
-                20 * np.log10(np.maximum(np.abs(seen), 1e-15)),
+                level_db(seen),
                 np.degrees(np.unwrap(np.angle(seen))),
                 mode,
                 share,

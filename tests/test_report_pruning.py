@@ -153,10 +153,10 @@ def test_an_idle_channel_goes_and_nothing_else():
     pruned = prune(model, takes_of(model), CONTEXT)
     assert pruned.removed == ["channel 3"]
     assert pruned.model.lift.last.out_features == 2
-    assert pruned.after.esr_db == pytest.approx(pruned.before.esr_db, abs=1e-6)
+    assert pruned.steps[-1].esr_db == pytest.approx(pruned.steps[0].esr_db, abs=1e-6)
     # a row of the lift, a filter, and a column of 8 on the way down
-    assert pruned.before.parameters - pruned.after.parameters == (4 + 1) + 5 + 8
-    assert pruned.before.multiply_adds - pruned.after.multiply_adds == 4 + 9 + 8
+    assert pruned.steps[0].parameters - pruned.steps[-1].parameters == (4 + 1) + 5 + 8
+    assert pruned.steps[0].multiply_adds - pruned.steps[-1].multiply_adds == 4 + 9 + 8
     x = swelling(1.0)
     assert error_db(AudioModel.play_whole(pruned.model, x), AudioModel.play_whole(model, x)) < -200
 
@@ -171,14 +171,14 @@ def test_steps_are_what_they_say(kind):
     assert len(pruned.model.bank.cutoff) == 1
     assert len(set(pruned.removed)) == len(model.bank.cutoff) - 1
     assert set(pruned.removed) < set(model.channel_names())
-    assert pruned.after.esr_db == pytest.approx(
+    assert pruned.steps[-1].esr_db == pytest.approx(
         esr_db([AudioModel.play_whole(pruned.model, x)], takes, CONTEXT)
     )
     sizes = [step.parameters for step in pruned.steps]
     assert sizes == sorted(set(sizes), reverse=True)
-    assert pruned.after.parameters == count(pruned.model)
+    assert pruned.steps[-1].parameters == count(pruned.model)
     assert AudioModel.play_whole(pruned.model, x).isfinite().all()
-    costs = [step.esr_db - pruned.before.esr_db for step in pruned.steps]
+    costs = [step.esr_db - pruned.steps[0].esr_db for step in pruned.steps]
     first = pruned.steps[1].removed
     assert tuple(prune(model, takes, CONTEXT, costs[1] + 1e-9).removed[: len(first)]) == first
     assert prune(model, takes, CONTEXT, costs[1] - 1e-9).removed == []

@@ -122,6 +122,11 @@ def response(controls: SvfControls, omega: Values) -> Complex:
     return result
 
 
+def level_db(response: Complex) -> NDArray[np.float64]:
+    """Of a response [N], 20 log10 |H|; -300 dB for what is nothing."""
+    return 20 * np.log10(np.maximum(np.abs(response), 1e-15)).astype(np.float64)
+
+
 def shape(controls: SvfControls, sample_rate: float) -> Shape:
     """What a cascade [S] is, by its response from 0 Hz to Nyquist.
 
@@ -135,7 +140,7 @@ def shape(controls: SvfControls, sample_rate: float) -> Shape:
     heard = response(controls, 2 * np.pi * hertz / sample_rate)
     if not heard.any():
         return Shape("nothing", None, None)
-    level = 20 * np.log10(np.maximum(np.abs(heard), 1e-15))
+    level = level_db(heard)
     top, low, high = level.max(), level[0], level[-1]
     open_below, open_above = low > top - BLOCKED_DB, high > top - BLOCKED_DB
     if open_below and open_above:

@@ -35,14 +35,6 @@ class Pruned:
         """The channels that have gone, in this order."""
         return [name for step in self.steps for name in step.removed]
 
-    @property
-    def before(self) -> Step:
-        return self.steps[0]
-
-    @property
-    def after(self) -> Step:
-        return self.steps[-1]
-
 
 def prune(model: Klann, val_takes: Takes, context: int, allowed_db: float = IDLE_DB) -> Pruned:
     """Take out what costs least, again and again, while the ESR rises by no more than `allowed_db` in all.
