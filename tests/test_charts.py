@@ -11,7 +11,6 @@ import pytest
 
 from klann_lightning.aliasing import SineSpectrum, sine_spectrum
 from klann_lightning.charts import (
-    COLUMNS,
     DASHES,
     LOWEST_HZ,
     NEAR_ONE,
@@ -28,7 +27,7 @@ from klann_lightning.charts import (
     track_figure,
 )
 from klann_lightning.dynamics import LevelCurve, Onsets, StepResponse, level_curve
-from klann_lightning.plots import SHADES, Spectrograms, spectrograms
+from klann_lightning.plots import SHADES, WAVEFORM_COLUMNS, Spectrograms, spectrograms
 
 RATE = 8000
 PICTURES = {name: f"<b>{name.lower()}</b>.png" for name in ("Target", "Output", "Residual")}
@@ -168,9 +167,9 @@ def test_a_track_shows_what_it_was_given(pair, track):
     for name, signal in (("target", target), ("output", output), ("residual", output - target)):
         x, y = drawn(track.data[places[name]])
         starts = np.round(x[::2] * RATE).astype(int)
-        assert starts.tolist() == list(range(0, 4 * RATE, 4 * RATE // COLUMNS))
+        assert starts.tolist() == list(range(0, 4 * RATE, 4 * RATE // WAVEFORM_COLUMNS))
         np.testing.assert_array_equal(x[::2], x[1::2])
-        columns = signal.reshape(COLUMNS, -1)
+        columns = signal.reshape(WAVEFORM_COLUMNS, -1)
         np.testing.assert_allclose(y.reshape(-1, 2).min(1), columns.min(1), atol=1e-7)
         np.testing.assert_allclose(y.reshape(-1, 2).max(1), columns.max(1), atol=1e-7)
     x, y = drawn(track.data[3])
