@@ -52,9 +52,8 @@ def esr_best_gain(x: Signal, y: Signal) -> float:
     if not energy:
         return math.nan
     own = float(source @ source)
-    error = (
-        target - (float(source @ target) / own if own else 0.0) * source
-    )  # not by the formula, which cancels at -160 dB
+    gain = float(source @ target) / own if own else 0.0
+    error = target - gain * source  # not by the formula, which cancels at -160 dB
     return float(error @ error) / energy
 
 

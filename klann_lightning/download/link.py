@@ -156,9 +156,7 @@ def _seconds(retry_after: str) -> float:
 
 def _reason(error: Exception, host: str, silence: float) -> str:
     """Why a request or its answer failed, in a few words."""
-    inner = next(
-        iter(error.args), None
-    )  # of requests' errors: urllib3's, which names the reason of a connection
+    inner = next(iter(error.args), None)  # of requests' errors: urllib3's, which names a connection's reason
     causes = (error, inner, getattr(inner, "reason", None))
     for kinds, said in (
         ((web.ProxyError, wire.ProxyError), "the proxy of this network does not let it through"),

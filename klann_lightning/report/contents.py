@@ -7,9 +7,7 @@ lower-case letters, digits and dashes, each once on a page: they serve as file n
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal[
-    "input", "target", "model", "extra", "anchor"
-]  # the anchor is for rating tests alone
+Kind: TypeAlias = Literal["input", "target", "model", "extra", "anchor"]  # the last: for rating tests alone
 
 
 @dataclass(frozen=True)
