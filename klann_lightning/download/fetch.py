@@ -102,16 +102,13 @@ def amount(size: float) -> str:
 
 def _sum(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        blocks = iter(lambda: file.read(1 << 20), b"")
         if kind == "crc32":
             crc = 0
-            for block in blocks:
+            while block := file.read(1 << 20):
                 crc = zlib.crc32(block, crc)
             return f"{crc:08x}"
-        made = hashlib.new(kind, usedforsecurity=False)  # a system may forbid MD5 for anything else
-        for block in blocks:
-            made.update(block)
-        return made.hexdigest()
+        # a system may forbid MD5 for anything else
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

@@ -81,8 +81,5 @@ def copied_configurations(sources: Sequence[Source], out: Path, key: Namer) -> l
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
