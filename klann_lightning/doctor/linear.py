@@ -57,11 +57,6 @@ def esr_best_gain(x: Signal, y: Signal) -> float:
     return float(error @ error) / energy
 
 
-def esr_best_linear(x: Signal, y: Signal) -> float:
-    """Energy that the best filter leaves over the target's, where it was not fitted. See `short_filter`."""
-    return short_filter(x, y).esr
-
-
 def short_filter(x: Signal, y: Signal, ahead: int = BEFORE, after: int = AFTER) -> ShortFilter:
     """Least squares over 2112 taps, or `ahead` and `after`: fitted to one half, tried on the other, and back.
 
