@@ -10,6 +10,7 @@ Samples = NDArray[np.float64]
 
 WINDOW_SECONDS = 0.01
 BLOCK_SECONDS = 30.0
+TOP = 3  # offsets that are proposed
 DEPTH = 1e-5  # of the loudest window's power: below, there is silence
 
 
@@ -35,14 +36,14 @@ def rises(power: Samples) -> Samples:
     return np.maximum(np.diff(level, prepend=level[0]), 0)
 
 
-def offsets(x_levels: Samples, y_levels: Samples, top: int = 3) -> list[int]:
+def offsets(x_levels: Samples, y_levels: Samples) -> list[int]:
     """Windows by which y may be late, the likeliest first: over the whole lengths, of any sign."""
     x, y = (one - one.mean() for one in (rises(x_levels), rises(y_levels)))
     size = next_fast_len(len(x) + len(y), real=True)
     correlation = irfft(rfft(x, size).conj() * rfft(y, size), size)
     correlation[len(y) : size - len(x) + 1] = 0  # where they do not meet
     found = []
-    for _ in range(top):
+    for _ in range(TOP):
         index = int(np.argmax(correlation))
         if correlation[index] <= 0:
             break

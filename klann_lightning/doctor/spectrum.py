@@ -1,4 +1,4 @@
-"""The long-term spectrum of a recording: how far up it reaches, and whether it ends at a cliff."""
+"""The long-term spectrum of a recording, and whether it ends at a cliff."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 SIZE = 4096  # samples of a frame
 SMOOTH_HZ = 200.0
 WIDEST = 255  # frequencies that are smoothed over, at rates too low for audio
-FLOOR_SHARE = 0.95, 0.99  # of the Nyquist frequency: what is there is taken for the floor
-ABOVE_FLOOR_DB = 10.0
 CLIFF_DB = 30.0  # a drop that no analogue filter has within CLIFF_HZ
 CLIFF_HZ = 600.0
 CLIFF_FROM_DB = -90.0  # what falls from less is leakage, or noise
@@ -48,13 +46,6 @@ class Spectrum:
         if not highest > 0:
             return np.zeros_like(smooth)
         return np.asarray(10 * np.log10(np.maximum(smooth / highest, 1e-20)))
-
-    def bandwidth_hz(self) -> float:
-        """Where the spectrum falls into what is left just below the Nyquist frequency; or else that."""
-        levels, nyquist = self.levels(), float(self.hz[-1])
-        low, high = (int(share * (len(levels) - 1)) for share in FLOOR_SHARE)
-        above = np.flatnonzero(levels > np.median(levels[low:high]) + ABOVE_FLOOR_DB)
-        return float(self.hz[above[-1]]) if len(above) else nyquist
 
     def cliff(self) -> Cliff | None:
         """The steepest end of the spectrum, if it is too steep for a device."""

@@ -34,7 +34,7 @@ def _figures(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     found = []
     for side, track in (("input", diagnosis.dry), ("target", diagnosis.wet)):
         if track:
-            low, _, high = track.level_db
+            low, high = track.level_db
             found.append(
                 (
                     side,

@@ -23,7 +23,6 @@ from klann_lightning.doctor.spectrum import Cliff, Spectrum
 Side = Literal["input", "target"]
 
 WINDOW_SECONDS = 0.01  # of the levels
-FLOOR_WINDOWS = 5  # the noise floor is the level of the quietest so many of them
 ACTIVE_DB = -60.0  # below the loudest window there is no sound
 
 
@@ -52,12 +51,10 @@ class Track:
     leading_zeros: int  # samples
     trailing_zeros: int
     gaps: tuple[Gap, ...]
-    noise_floor_db: float  # of the quietest 50 ms that are not digital silence
-    level_db: tuple[float, float, float]  # the 10th, 50th and 95th percentile over 10 ms; -200 is silence
+    level_db: tuple[float, float]  # the 10th and the 95th percentile over 10 ms; -200 is silence
     active_share: float  # of the time, with sound within 60 dB of the loudest 10 ms
     range_db: float  # between the 10th and the 95th percentile of these 10 ms
-    bandwidth_hz: float  # where the long-term spectrum falls into its floor
-    cliff: Cliff | None  # where it ends suddenly
+    cliff: Cliff | None  # where the long-term spectrum ends suddenly
     channel_rms: tuple[float, ...]  # of every channel
     difference: tuple[float, ...]  # RMS of the difference between every channel and the first
     sum: tuple[float, ...]  # the same of the sum
@@ -142,16 +139,9 @@ class Channel:
         )
         return high, Top(-low.value, low.runs, low.samples, low.longest, low.drop)
 
-    def noise_floor_db(self) -> float:
-        powers = np.concatenate(self._powers)
-        sounding = powers[powers > 0]
-        if len(sounding) >= FLOOR_WINDOWS:
-            sounding = np.convolve(sounding, np.full(FLOOR_WINDOWS, 1 / FLOOR_WINDOWS), "valid")
-        return decibels(float(np.sqrt(sounding.min()))) if len(sounding) else decibels(0)
-
-    def level_db(self) -> tuple[float, float, float]:
-        low, middle, high = np.sqrt(np.percentile(np.concatenate(self._powers), [10, 50, 95]))
-        return decibels(float(low)), decibels(float(middle)), decibels(float(high))
+    def level_db(self) -> tuple[float, float]:
+        low, high = np.sqrt(np.percentile(np.concatenate(self._powers), [10, 95]))
+        return decibels(float(low)), decibels(float(high))
 
     def active_share(self) -> float:
         return float(np.mean(self._active()[1]))
