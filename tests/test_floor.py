@@ -74,7 +74,6 @@ def test_steps(dry, bits):
     stepped = np.round(wet * 2 ** (bits - 1)) / 2 ** (bits - 1)
     assert grid_bits(stepped) == bits
     floor = floor_of(dry, stepped, RATE, 0.02, math.inf)
-    assert floor.bits == bits
     true = np.square(stepped - wet).mean() / np.square(wet).mean()
     assert floor.source == "quantisation"
     assert abs(10 * math.log10(floor.esr / true)) < 2

@@ -8,7 +8,6 @@ import numpy as np
 from klann_lightning.doctor.blocks import Samples, Signal
 from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.floor import Floor, floor_of
-from klann_lightning.doctor.floor import Source as FloorSource
 from klann_lightning.doctor.gains import Gain, gain_error, gain_follows
 from klann_lightning.doctor.linear import LongFilter, esr_best_gain, long_filter, short_filter
 from klann_lightning.doctor.material import Material, material_findings
@@ -49,15 +48,10 @@ class Character(NamedTuple):
 
     esr_best_gain: float
     esr_best_linear: float
-    esr_floor: float
-    floor_from: FloorSource
+    floor: Floor
     memory_seconds: float
     kind: Kind
     kind_evidence: str
-    floor: Floor
-    errors: Errors
-    gain: Gain | None
-    clock: Clock
 
 
 def characterise(x: Signal, y: Signal, sample_rate: int) -> Character:
@@ -97,19 +91,7 @@ def characterise(x: Signal, y: Signal, sample_rate: int) -> Character:
     floor = floor_of(source, target, sample_rate, ringing, memory)
     if floor.esr > min(errors.gain, errors.linear):  # a model has been below it
         floor = floor._replace(esr=min(errors.gain, errors.linear))
-    return Character(
-        errors.gain,
-        errors.linear,
-        floor.esr,
-        floor.source,
-        memory,
-        kind,
-        evidence,
-        floor,
-        errors,
-        gain,
-        ticking,
-    )
+    return Character(errors.gain, errors.linear, floor, memory, kind, evidence)
 
 
 def explained(esr: float, floor: float) -> bool:
@@ -213,14 +195,10 @@ def findings_of(character: Character, material: Material) -> list[Finding]:
 
 def _untold(x: Samples, y: Samples) -> Character:
     gain = esr_best_gain(x, y) if y.any() else math.nan
-    floor = Floor(math.nan, "none", math.nan, math.nan, math.nan)
     why = (
         "The recording is silent." if not (x.any() and y.any()) else f"{x.size} samples are too few to tell."
     )
-    errors = Errors(gain, math.nan, math.nan, math.nan, math.nan)
-    return Character(
-        gain, math.nan, math.nan, "none", math.nan, "unknown", why, floor, errors, None, NO_CLOCK
-    )
+    return Character(gain, math.nan, Floor(math.nan, "none"), math.nan, "unknown", why)
 
 
 def _db(ratio: float) -> str:

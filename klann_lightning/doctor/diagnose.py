@@ -57,7 +57,7 @@ class Diagnosis(NamedTuple):
             "jumps": [{"at": jump.at, "by": jump.by} for jump in alignment.jumps] if alignment else [],
             "esr_best_gain": _number(character and character.esr_best_gain),
             "esr_best_linear": _number(character and character.esr_best_linear),
-            "esr_floor": _number(character and character.esr_floor),
+            "esr_floor": _number(character and character.floor.esr),
             "memory_seconds": _number(character and character.memory_seconds),
             "kind": character.kind if character else None,
             "findings": [asdict(finding) for finding in self.findings],

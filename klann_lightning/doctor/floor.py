@@ -38,9 +38,7 @@ class Floor(NamedTuple):
 
     esr: float  # energy ratio; nan where the recording does not tell
     source: Source
-    noise_db: float  # level of the target's noise in pauses, RMS in dB of full scale; nan without pauses
-    hum_hz: float  # 50 or 60 where mains hum is most of that noise, otherwise nan
-    bits: float  # of the target's numbers where they lie on a grid, otherwise nan
+    hum_hz: float = math.nan  # 50 or 60 where mains hum is most of the noise in pauses, otherwise nan
 
 
 def floor_of(x: Samples, y: Samples, sample_rate: int, ringing: float, memory: float) -> Floor:
@@ -51,21 +49,20 @@ def floor_of(x: Samples, y: Samples, sample_rate: int, ringing: float, memory: f
     """
     power = float(np.square(y).mean())
     if not power:
-        return Floor(math.nan, "none", math.nan, math.nan, math.nan)
+        return Floor(math.nan, "none")
     bits = grid_bits(y)
     steps = 4.0 ** (1 - bits) / 12 / power if bits >= LEAST_BITS else math.nan
     noise = _pause_noise(x, y, sample_rate, ringing)
-    paused, noise_db, hum_hz = math.nan, math.nan, math.nan
+    paused = hum_hz = math.nan
     if noise is not None and noise.spectrum.mean() > LEAST * power:
         paused = _heard_through(y, x, noise.spectrum, FRAME) / power
-        noise_db = 10 * math.log10(noise.spectrum.mean())
         hum_hz = _hum(y[slice(*max(noise.pauses, key=lambda run: run[1] - run[0]))], sample_rate)
     repeated = repeat_error(x, y, sample_rate, max(memory, 0.1)) if math.isfinite(memory) else math.nan
     found: list[tuple[float, Source]] = [(repeated, "repeats"), (paused, "pauses"), (steps, "quantisation")]
     for esr, source in found:
         if esr > LEAST:  # not nan
-            return Floor(esr, source, noise_db, hum_hz, bits)
-    return Floor(math.nan, "none", noise_db, hum_hz, bits)
+            return Floor(esr, source, hum_hz)
+    return Floor(math.nan, "none", hum_hz)
 
 
 def grid_bits(y: Samples) -> float:

@@ -26,7 +26,6 @@ LIMIT_DB = 30.0  # from the median: farther off, a gain is that of a pause
 class Gain(NamedTuple):
     """What a gain, looked at in steps of 5 ms, follows. Shares are of its variance."""
 
-    changes_db: float  # RMS
     at_once: float  # share that the level of the moment explains
     explained: float  # share that the best detector of level explains, at most 1; may be negative
     attack: float  # of that detector, s
@@ -74,7 +73,7 @@ def gain_follows(x: Signal, y: Signal, sample_rate: int) -> Gain | None:
     gain_db = np.clip(gain_db, middle - LIMIT_DB, middle + LIMIT_DB)
     spread = float(gain_db.var())
     if spread < FLATTEST_DB**2:
-        return Gain(spread**0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Gain(0.0, 0.0, 0.0, 0.0, 0.0)
     at_once = 1 - _unexplained(np.log(smooth[0][heard]), gain_db) / spread
     times = np.array([(a, r) for a in ATTACKS for r in RELEASES if a <= r]).T  # [2, detectors]
     states = np.concatenate(
@@ -84,7 +83,7 @@ def gain_follows(x: Signal, y: Signal, sample_rate: int) -> Gain | None:
     held, least = states[left.argmin()], float(left.min())
     alike = np.tile(np.log(times), len(drives))[:, left <= ALIKE * least]
     attack, release = np.exp(alike.mean(1)).tolist()
-    best = Gain(spread**0.5, at_once, 1 - least, attack, release, 0.0)
+    best = Gain(at_once, 1 - least, attack, release, 0.0)
     slow = np.array([seconds for seconds in SLOW if seconds > 2 * best.release])
     if slow.size:
         most = MORE * least * spread
