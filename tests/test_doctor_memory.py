@@ -10,7 +10,7 @@ from klann_lightning.doctor.character import characterise
 from klann_lightning.doctor.gains import gain_follows
 from klann_lightning.doctor.linear import long_filter, short_filter
 from klann_lightning.doctor.memory import FORGOTTEN, filter_memory, gain_memory
-from klann_lightning.doctor.periodic import clock
+from klann_lightning.doctor.periodic import period_of
 
 RATE = 44100
 
@@ -55,9 +55,9 @@ def test_an_optical_cell_remembers_for_long(dry):
 
 
 @pytest.mark.parametrize(("effect", "hz"), [(tremolo, 5), (flanger, 0.3), (phaser, 0.4), (wah, 0.7)])
-def test_clocks(dry, effect, hz):
+def test_periods(dry, effect, hz):
     """A multiple of the period counts."""
-    found = clock(dry, effect(dry, RATE), RATE)
+    found = period_of(dry, effect(dry, RATE), RATE)
     turns = found.seconds * hz
     assert found.found
     assert round(turns) >= 1
@@ -65,10 +65,10 @@ def test_clocks(dry, effect, hz):
 
 
 @pytest.mark.parametrize("effect", [softclip, echo])
-def test_what_has_no_clock(dry, effect):
-    assert not clock(dry, effect(dry, RATE), RATE).found
+def test_what_has_no_period(dry, effect):
+    assert not period_of(dry, effect(dry, RATE), RATE).found
 
 
-def test_a_short_recording_tells_no_clock(dry):
+def test_a_short_recording_tells_no_period(dry):
     x = dry[: 4 * RATE]
-    assert not clock(x, tremolo(x, RATE), RATE).found
+    assert not period_of(x, tremolo(x, RATE), RATE).found

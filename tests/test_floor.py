@@ -30,14 +30,14 @@ def test_noise_in_pauses_is_found_and_not_overestimated(dry, name, hiss_db, esr_
     """The input's own hiss is played through the device, and is no noise of the target's."""
     source = dry + np.random.default_rng(9).standard_normal(len(dry)) * 10 ** (hiss_db / 20)
     floor = floor_of(source, noisy(EFFECTS[name](source, RATE), esr_db), RATE, 0.02, math.inf)
-    assert floor.source == "pauses"
+    assert floor.origin == "pauses"
     assert esr_db - 2 < 10 * math.log10(floor.esr) < esr_db + 0.5
 
 
 @pytest.mark.parametrize("name", ["echo", "reverb"])
 def test_a_device_that_rings_on_is_not_noise(dry, name):
     floor = floor_of(dry, noisy(EFFECTS[name](dry, RATE), -60), RATE, 0.02, math.inf)
-    assert floor.source == "none" or 10 * math.log10(floor.esr) < -59
+    assert floor.origin == "none" or 10 * math.log10(floor.esr) < -59
 
 
 def test_noise_before_a_gain_counts_as_what_arrives(dry):
@@ -75,7 +75,7 @@ def test_steps(dry, bits):
     assert grid_bits(stepped) == bits
     floor = floor_of(dry, stepped, RATE, 0.02, math.inf)
     true = np.square(stepped - wet).mean() / np.square(wet).mean()
-    assert floor.source == "quantisation"
+    assert floor.origin == "quantisation"
     assert abs(10 * math.log10(floor.esr / true)) < 2
 
 

@@ -12,7 +12,7 @@ from klann_lightning.doctor.gains import Gain, gain_error, gain_follows
 from klann_lightning.doctor.linear import LongFilter, esr_best_gain, long_filter, short_filter
 from klann_lightning.doctor.material import Material, material_findings
 from klann_lightning.doctor.memory import filter_memory, gain_memory, reverberates
-from klann_lightning.doctor.periodic import NO_CLOCK, Clock, clock
+from klann_lightning.doctor.periodic import NO_PERIOD, Period, period_of
 from klann_lightning.doctor.shape import static_error
 
 Kind = Literal["clean", "linear", "distortion", "compressor", "reverb", "modulation", "unknown"]
@@ -69,25 +69,21 @@ def characterise(x: Signal, y: Signal, sample_rate: int) -> Character:
     errors = Errors(esr_best_gain(source, target), short.esr, 1.0, math.nan, math.nan)
     quick = floor_of(source, target, sample_rate, 0.0, math.inf)
     long = LongFilter(short.esr, short.esr, np.zeros(1), sample_rate)
-    gain, ticking = None, NO_CLOCK
+    gain, period = None, NO_PERIOD
     if not explained(short.esr, quick.esr):
         long = long_filter(source, target, short, sample_rate)
         gain = gain_follows(source, target, sample_rate)
-        ticking = clock(source, target, sample_rate)
+        period = period_of(source, target, sample_rate)
         errors = errors._replace(
             long=long.esr / long.esr_short if long.esr_short > 0 else 1.0,
             follower=gain_error(source, target, short.prediction, sample_rate),
             static=static_error(source, target, short.prediction, sample_rate),
         )
-    kind, evidence = _kind(errors, quick.esr, gain, ticking, reverberates(long))
-    ringing = filter_memory(short, long if reverberates(long) else None, sample_rate)
-    memory = ringing if kind in ("reverb", "unknown") else filter_memory(short, None, sample_rate)
-    if kind == "modulation" and math.isfinite(ticking.seconds):
-        memory = ticking.seconds
-    elif kind == "compressor":
-        memory = gain_memory(gain)
-    elif kind in ("distortion", "unknown") and gain is not None and gain.follows_level:
-        memory = max(memory, gain_memory(gain))
+    room = reverberates(long)
+    kind, evidence = _kind(errors, quick.esr, gain, period, room)
+    ringing = filter_memory(short, long if room else None, sample_rate)
+    own = ringing if kind in ("reverb", "unknown") else filter_memory(short, None, sample_rate)
+    memory = _memory(kind, own, gain, period)
     floor = floor_of(source, target, sample_rate, ringing, memory)
     if floor.esr > min(errors.gain, errors.linear):  # a model has been below it
         floor = floor._replace(esr=min(errors.gain, errors.linear))
@@ -99,7 +95,7 @@ def explained(esr: float, floor: float) -> bool:
     return esr < LEFT or (math.isfinite(floor) and esr < NEAR_FLOOR * floor)
 
 
-def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room: bool) -> tuple[Kind, str]:
+def _kind(errors: Errors, floor: float, gain: Gain | None, period: Period, room: bool) -> tuple[Kind, str]:
     """The kind, and the sentence that says why."""
     if explained(errors.gain, floor):
         return "clean", f"One gain leaves {_db(errors.gain)} of the target."
@@ -113,15 +109,15 @@ def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room:
     by_level = gain is not None and max(gain.explained, gain.at_once) > LEVEL_EXPLAINS
     at_once = gain is not None and gain.at_once > max(LEVEL_EXPLAINS, gain.explained - SLIGHT)
     curved = errors.static < STATIC_LEFT
-    if ticking.found and not by_level and not errors.static < min(SURELY_CURVED, errors.follower):
+    if period.found and not by_level and not errors.static < min(SURELY_CURVED, errors.follower):
         again = (
-            f"The response comes back every {ticking.seconds:.2f} s (correlation {ticking.correlation:.2f}), "
+            f"The response comes back every {period.seconds:.2f} s (correlation {period.correlation:.2f}), "
             "whatever is played."
         )
         return "modulation", f"{again} {left}"
     # A curve that is hardly driven is a gain, too: if the gain has no memory, the curve is the simpler cause.
     simpler = errors.static < (max(ALIKE * errors.follower, CLOSELY) if at_once else errors.follower)
-    closely = errors.follower < min(errors.static / 10, CLOSELY) and ticking.clarity > 0
+    closely = errors.follower < min(errors.static / 10, CLOSELY) and period.clarity > 0
     echoes = errors.long < CLEARLY_ROOM and errors.follower > CLOSELY
     if errors.follower < GAIN_LEFT and (by_level or closely) and not simpler and not echoes:
         what = f" A level detector explains {100 * gain.explained:.0f} % of its changes." if gain else ""
@@ -134,6 +130,17 @@ def _kind(errors: Errors, floor: float, gain: Gain | None, ticking: Clock, room:
     if curved:
         return "distortion", left
     return "unknown", f"{left} None of them is enough."
+
+
+def _memory(kind: Kind, ringing: float, gain: Gain | None, period: Period) -> float:
+    """For how many seconds a device of this kind remembers; `ringing`: for how many its filter does."""
+    if kind == "modulation" and math.isfinite(period.seconds):
+        return period.seconds
+    if kind == "compressor":
+        return gain_memory(gain)
+    if kind in ("distortion", "unknown") and gain is not None and gain.follows_level:
+        return max(ringing, gain_memory(gain))
+    return ringing
 
 
 def findings_of(character: Character, material: Material) -> list[Finding]:
@@ -158,9 +165,9 @@ def findings_of(character: Character, material: Material) -> list[Finding]:
             )
         )
     floor = character.floor
-    if floor.esr > NOISY and floor.source in ("repeats", "pauses"):
+    if floor.esr > NOISY and floor.origin in ("repeats", "pauses"):
         how = (
-            "where the input repeats, the target does not" if floor.source == "repeats" else "noise in pauses"
+            "where the input repeats, the target does not" if floor.origin == "repeats" else "noise in pauses"
         )
         hum = f" Most of it is mains hum of {floor.hum_hz:.0f} Hz." if math.isfinite(floor.hum_hz) else ""
         found.append(

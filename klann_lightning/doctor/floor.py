@@ -13,7 +13,7 @@ from klann_lightning.doctor.blocks import Samples, powers
 from klann_lightning.doctor.linear import convolved, fitted
 from klann_lightning.doctor.repeats import repeat_error
 
-Source = Literal["repeats", "pauses", "quantisation", "none"]
+Origin = Literal["repeats", "pauses", "quantisation", "none"]
 
 STEP_SECONDS = 0.01
 PAUSE = 1e-4  # of the input's mean power: no pause is louder
@@ -37,7 +37,7 @@ class Floor(NamedTuple):
     """What no model can beat."""
 
     esr: float  # energy ratio; nan where the recording does not tell
-    source: Source
+    origin: Origin
     hum_hz: float = math.nan  # 50 or 60 where mains hum is most of the noise in pauses, otherwise nan
 
 
@@ -58,10 +58,10 @@ def floor_of(x: Samples, y: Samples, sample_rate: int, ringing: float, memory: f
         paused = _heard_through(y, x, noise.spectrum, FRAME) / power
         hum_hz = _hum(y[slice(*max(noise.pauses, key=lambda run: run[1] - run[0]))], sample_rate)
     repeated = repeat_error(x, y, sample_rate, max(memory, 0.1)) if math.isfinite(memory) else math.nan
-    found: list[tuple[float, Source]] = [(repeated, "repeats"), (paused, "pauses"), (steps, "quantisation")]
-    for esr, source in found:
+    found: list[tuple[float, Origin]] = [(repeated, "repeats"), (paused, "pauses"), (steps, "quantisation")]
+    for esr, origin in found:
         if esr > LEAST:  # not nan
-            return Floor(esr, source, hum_hz)
+            return Floor(esr, origin, hum_hz)
     return Floor(math.nan, "none", hum_hz)
 
 

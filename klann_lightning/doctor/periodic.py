@@ -16,8 +16,8 @@ CURVED = 0.3  # of a lag: so far around it, correlation is compared with
 LEAST_SECONDS = 5.0  # of a recording: in less, the music's own rhythm cannot be told from a clock
 
 
-class Clock(NamedTuple):
-    """The period at which a device's response comes back, and how clearly."""
+class Period(NamedTuple):
+    """After what time a device's response comes back, and how clearly."""
 
     seconds: float  # nan where there is none to be found
     correlation: float  # of responses one period apart, at most 1
@@ -30,10 +30,10 @@ class Clock(NamedTuple):
         return bool(self.clarity > 13 or (self.correlation > 0.65 and self.rise > 0.6))
 
 
-NO_CLOCK = Clock(float("nan"), 0.0, 0.0, 0.0)
+NO_PERIOD = Period(float("nan"), 0.0, 0.0, 0.0)
 
 
-def clock(x: Samples, y: Samples, sample_rate: int) -> Clock:
+def period_of(x: Samples, y: Samples, sample_rate: int) -> Period:
     """Correlates the device's momentary response with itself: H(t, f) = Y X* / |X|^2, less its mean over t.
 
     rho(lag) = sum_tf H(t, f) H*(t + lag, f) / mean energy of both, over the places where both are heard. A
@@ -41,16 +41,16 @@ def clock(x: Samples, y: Samples, sample_rate: int) -> Clock:
     lags up to 5 s and to two fifths of the recording. 0.4 s, 150 MiB for 2**20 samples.
     """
     if x.size < LEAST_SECONDS * sample_rate:
-        return NO_CLOCK
+        return NO_PERIOD
     ratio, heard, step = _responses(x, y, sample_rate)
     if not heard.any():
-        return NO_CLOCK
+        return NO_PERIOD
     rho = _correlation(ratio, heard)
     seconds = np.arange(rho.size) * step
     taken = (seconds > SHORTEST) & (seconds < min(LONGEST, 0.4 * x.size / sample_rate)) & np.isfinite(rho)
     lags = np.flatnonzero(taken)
     if lags.size < 20:
-        return NO_CLOCK
+        return NO_PERIOD
     rises = np.full(rho.size, np.nan)
     for lag in lags:
         reach = max(4, int(CURVED * lag))
@@ -58,14 +58,14 @@ def clock(x: Samples, y: Samples, sample_rate: int) -> Clock:
     best = int(np.nanargmax(rises))
     spread = 1.48 * float(np.nanmedian(np.abs(rises[lags])))
     if rho[best] <= 0:
-        return NO_CLOCK
+        return NO_PERIOD
     # multiples of a period come back as well: the first that does nearly as well is the period
     inner = lags[(lags > 0) & (lags < rho.size - 1)]
     peak = (rho[inner] >= rho[inner - 1]) & (rho[inner] >= rho[inner + 1])
     alike = inner[peak & (rho[inner] > 0.8 * rho[best]) & (rises[inner] > 0.3 * rises[best])]
-    period = int(alike[0]) if alike.size else best
+    first = int(alike[0]) if alike.size else best
     rise = float(rises[best])
-    return Clock(float(seconds[period]), float(rho[best]), rise, rise / max(spread, 1e-6))
+    return Period(float(seconds[first]), float(rho[best]), rise, rise / max(spread, 1e-6))
 
 
 def _responses(x: Samples, y: Samples, sample_rate: int) -> tuple[np.ndarray, np.ndarray, float]:

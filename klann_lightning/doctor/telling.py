@@ -58,7 +58,7 @@ def _figures(diagnosis: Diagnosis) -> list[tuple[str, str]]:
             ("kind", f"{character.kind}. {character.kind_evidence}"),
             ("ESR of best gain", _db(character.esr_best_gain, 10)),
             ("ESR of best filter", _db(character.esr_best_linear, 10)),
-            ("ESR floor", f"{_db(character.floor.esr, 10)} (from {character.floor.source})"),
+            ("ESR floor", f"{_db(character.floor.esr, 10)} (from {character.floor.origin})"),
             ("memory", f"{character.memory_seconds:.3g} s"),
         ]
     return found
