@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whatever ends the process that writes them; their stamps."""
+"""Files that are whole or not there, whatever ends the process that writes them; stamps, names and locks."""
 
 import os
 from collections.abc import Iterator
@@ -38,6 +38,11 @@ def stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
         return status.st_size, status.st_mtime_ns
     return None
+
+
+def shown(path: Path | str | bytes) -> str:
+    """A path as it can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def remove_parts(folder: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
-from klann_lightning.data.headers import audio_bytes, check_is_file, mp3_says_length, ogg_is_cut, shown
+from klann_lightning.data.headers import audio_bytes, check_is_file, mp3_says_length, ogg_is_cut
 from klann_lightning.errors import PairError
+from klann_lightning.files import shown
 
 AudioFile: TypeAlias = soundfile.SoundFile
 ENCODINGS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24")}

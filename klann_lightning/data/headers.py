@@ -3,11 +3,11 @@
 libsndfile silently reads a truncated file as a shorter one.
 """
 
-import os
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from klann_lightning.errors import PairError
+from klann_lightning.files import shown
 
 # Who writes WAV into a pipe cannot know its length, and promises nearly 2 or 4 GiB instead, or -1.
 LENGTH_UNKNOWN = (range(2**31 - 4096, 2**31 + 1), range(2**32 - 4096, 2**32), range(2**64 - 1, 2**64))
@@ -124,8 +124,3 @@ def check_is_file(path: Path) -> None:
         raise PairError(
             f"{name} has 0 bytes, so it is no audio file.", "Copy or export it again.", "empty_file"
         )
-
-
-def shown(path: Path | str | bytes) -> str:
-    """A path as it can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode(errors="backslashreplace")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from klann_lightning.data.audio import AudioInfo, audio_info
-from klann_lightning.data.headers import shown
 from klann_lightning.data.pairs import Pair, check_pair
 from klann_lightning.data.resampling import resampled_frames
 from klann_lightning.doctor.alignment import Alignment
@@ -15,6 +14,7 @@ from klann_lightning.doctor.pair_faults import HARMLESS, SURE
 from klann_lightning.doctor.recipe import Recipe, plan
 from klann_lightning.doctor.verdict import Verdict, verdict
 from klann_lightning.errors import PairError
+from klann_lightning.files import shown
 
 Align = Literal["check", "auto", "off"]
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from klann_lightning.data.headers import shown
 from klann_lightning.doctor.findings import Finding, Severity
 from klann_lightning.doctor.loudness import LOUDNESS_FAULTS
 from klann_lightning.doctor.samples import decibels
 from klann_lightning.doctor.track import Side, Track
+from klann_lightning.files import shown
 
 Fault = Callable[[Track, Side], Finding | None]
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable
 
-from klann_lightning.data.headers import shown
 from klann_lightning.doctor.findings import Finding, Severity
 from klann_lightning.doctor.samples import FINEST_BITS, PLATEAU, decibels
 from klann_lightning.doctor.track import Side, Top, Track
+from klann_lightning.files import shown
 
 FLOATING = ("FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 FULL_SCALE = {"ULAW": 0.98, "ALAW": 0.98}  # of the loudest code

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klann_lightning.data.audio import AudioFile, AudioWriter, channel_blocks, open_audio, span
-from klann_lightning.data.headers import shown
 from klann_lightning.data.resampling import resampled
 from klann_lightning.doctor.recipe import Recipe
 from klann_lightning.doctor.warp import FADE, Line, warp
 from klann_lightning.errors import PairError
+from klann_lightning.files import shown
 
 BLOCK = 1 << 16  # samples that are read at once
 

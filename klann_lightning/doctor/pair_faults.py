@@ -2,10 +2,10 @@
 
 import re
 
-from klann_lightning.data.headers import shown
 from klann_lightning.doctor.align import Aligned
 from klann_lightning.doctor.findings import Finding
 from klann_lightning.doctor.track import Track
+from klann_lightning.files import shown
 
 SURE = 0.5  # of a confidence: below, it is said and nothing is built on it
 # Nats in common, and how sure the place must be where there are no more: else the two are strangers.

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from klann_lightning.data.audio import AudioFile, AudioWriter, blocks_of, open_audio, span
-from klann_lightning.data.headers import shown
 from klann_lightning.data.pairs import BLOCK, SPLITS
 from klann_lightning.doctor.mend import written_together
 from klann_lightning.errors import ConfigError, PairError
+from klann_lightning.files import shown
 
 LEVEL_SECONDS = 0.02  # of the windows in which the level is measured
 LEAST_SECONDS = 2.0  # of a part; the first second of validation and test is not scored
