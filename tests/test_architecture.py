@@ -49,6 +49,7 @@ ORDER = [
     "plots",
     "charts",
     "portrait",
+    "data.lowpass",
     "data.signals",
     "data.devices",
     "data.headers",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
+from klann_lightning.data.lowpass import low_pass
 from klann_lightning.data.signals import Samples, dry_signal, round_to_24_bit
 from klann_lightning.errors import ConfigError
 
@@ -43,12 +43,12 @@ def fuzz(x: Samples, sample_rate: int) -> Samples:
     transistor near cut-off for some tenths of a second: what follows is more asymmetric, and if it is
     quiet, it is gated. The clipper's values span less than 2, so the DC-blocked output stays below 2 too.
     """
-    v = DRIVE * (x - _one_pole(x, 1 / (2 * math.pi * COUPLING_HZ), sample_rate))
-    charges = [_one_pole(np.maximum(v, 0), seconds, sample_rate) for seconds in CHARGE_SECONDS]
+    v = DRIVE * (x - low_pass(x, COUPLING_HZ, sample_rate))
+    charges = [low_pass(np.maximum(v, 0), 1 / (2 * math.pi * s), sample_rate) for s in CHARGE_SECONDS]
     w = v + REST_BIAS - BIAS_PER_CHARGE * (charges[0] + charges[1]) / 2
     clipped = _clip(w, REST_BIAS) - _clip(np.array([REST_BIAS]), REST_BIAS)  # silence gives exact zeros
-    blocked = clipped - _one_pole(clipped, 1 / (2 * math.pi * DC_BLOCK_HZ), sample_rate)
-    return FUZZ_LEVEL * _one_pole(blocked, 1 / (2 * math.pi * TONE_HZ), sample_rate)
+    blocked = clipped - low_pass(clipped, DC_BLOCK_HZ, sample_rate)
+    return FUZZ_LEVEL * low_pass(blocked, TONE_HZ, sample_rate)
 
 
 def _clip(w: Samples, before: float) -> Samples:
@@ -105,12 +105,6 @@ def _cell_gain(power: Samples, step: float) -> Samples:
         slow += step / (MEMORY_CHARGE_SECONDS if fast > slow else seconds) * (fast - slow)
         gains.append(1 / (1 + (fast + slow) / 2))
     return np.array(gains[:-1])
-
-
-def _one_pole(x: Samples, seconds: float, sample_rate: int) -> Samples:
-    """One-pole low-pass (an RC element) with this time constant; its weights are positive. [T] -> [T]."""
-    pole = math.exp(-1 / (seconds * sample_rate))
-    return np.asarray(lfilter([1 - pole], [1, -pole], x), dtype=np.float64)
 
 
 DEVICES: dict[str, Callable[[Samples, int], Samples]] = {"fuzz": fuzz, "compressor": optical_compressor}

@@ -5,13 +5,12 @@ uniform draws from PCG64, the simplest that NumPy makes of a bit stream it keeps
 float64; and the result is rounded to 24 bits, see `round_to_24_bit` for how far that reaches.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
+from klann_lightning.data.lowpass import low_pass
 from klann_lightning.errors import ConfigError
 
 Samples = NDArray[np.float64]  # mono audio, shape [T]
@@ -128,7 +127,7 @@ def _chord(rng: np.random.Generator, seconds: float, sample_rate: int) -> Sample
 def _burst(rng: np.random.Generator, seconds: float, sample_rate: int) -> Samples:
     """Play coloured noise, either held or with a drum's decay. Returns [T]."""
     samples = round(seconds * sample_rate)
-    noise = _lowpass(2 * rng.random(samples) - 1, _between(rng, 1500, 12000), sample_rate)
+    noise = low_pass(2 * rng.random(samples) - 1, _between(rng, 1500, 12000), sample_rate)
     fall = 1 - np.arange(samples) / samples
     noise *= fall**2 if rng.random() < 0.5 else 1
     _damp(noise, samples - round(0.005 * sample_rate), round(0.005 * sample_rate))
@@ -162,7 +161,7 @@ def _pluck(rng: np.random.Generator, hz: float, seconds: float, decay: float, sa
 def _pluck_shape(rng: np.random.Generator, turn: int, taps: Samples, sample_rate: int) -> Samples:
     """The string at the moment it is let go: a triangle, and some noise from the pick. Returns [turn + 2]."""
     place, pick = np.arange(turn + 2) / (turn + 2), _between(rng, 0.08, 0.5)
-    noise = _lowpass(2 * rng.random(turn + 2) - 1, 6000, sample_rate)
+    noise = low_pass(2 * rng.random(turn + 2) - 1, 6000, sample_rate)
     shape = np.minimum(place / pick, (1 - place) / (1 - pick)) + _between(rng, 0.1, 0.6) * noise
     # The loop keeps a mean as long as the note, so there must be none. The loop is turn + soft + part samples
     # long, not turn + 2: the oldest two samples count for what the taps still take from them.
@@ -176,12 +175,6 @@ def _damp(x: Samples, start: int, fade: int) -> None:
     start, stop = max(start, 0), min(start + fade, len(x))
     x[start:stop] *= (1 - np.arange(stop - start) / max(fade, 1)) ** 2
     x[stop:] = 0
-
-
-def _lowpass(x: Samples, cutoff_hz: float, sample_rate: int) -> Samples:
-    """One-pole low-pass. [T] -> [T]."""
-    pole = math.exp(-2 * math.pi * cutoff_hz / sample_rate)
-    return np.asarray(lfilter([1 - pole], [1, -pole], x), dtype=np.float64)
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:

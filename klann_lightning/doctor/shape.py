@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 import numpy as np
-from scipy.signal import lfilter
 
+from klann_lightning.data.lowpass import low_pass
 from klann_lightning.doctor.blocks import BLOCK, HEARD, Samples, powers, typical_error
 
 PIECES = 32  # blocks that are looked at, from all over
@@ -24,8 +24,8 @@ def static_error(x: Samples, y: Samples, linear: Samples, sample_rate: int) -> f
     regression over 32 blocks, each weighted by its loudness, fitted to every second one and tried on the
     others, and back. It knows a clipper, and is no model of one. 0.5 s.
     """
-    sources = [x, *(x - _one_pole(x, hz, sample_rate) for hz in SPLIT_HZ)]
-    sources += [_one_pole(x, DULL_HZ, sample_rate), linear]
+    sources = [x, *(x - low_pass(x, hz, sample_rate) for hz in SPLIT_HZ)]
+    sources += [low_pass(x, DULL_HZ, sample_rate), linear]
     level = powers(y, BLOCK)
     heard = np.flatnonzero(level > HEARD * level.max(initial=0))
     heard = heard[heard * BLOCK > WARM]
@@ -71,10 +71,4 @@ def _columns(sources: list[Samples], knots: list[Samples], sample_rate: int) -> 
         curves.append(source)
         curves += [np.clip(source - a, 0, b - a) for a, b in pairwise(places.tolist())]
     bank = np.array(curves)
-    return np.concatenate([bank, *(_one_pole(bank, hz, sample_rate) for hz in TONES_HZ)])[:, WARM:]
-
-
-def _one_pole(x: Samples, hz: float, sample_rate: int) -> Samples:
-    """Low-pass, [..., T] -> [..., T]."""
-    pole = float(np.exp(-2 * np.pi * hz / sample_rate))
-    return np.asarray(lfilter([1 - pole], [1, -pole], x))
+    return np.concatenate([bank, *(low_pass(bank, hz, sample_rate) for hz in TONES_HZ)])[:, WARM:]
