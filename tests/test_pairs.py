@@ -1,5 +1,6 @@
 """Every bad recording is refused in words that help; every good one is read, written, resampled exactly."""
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -198,6 +199,13 @@ def test_not_finite(tmp_path):
     write_audio(tmp_path / "wet.wav", samples, RATE)
     with pytest.raises(PairError, match=r"has 2 NaN or infinite samples, the first at sample 7 \(0\.000 s\)"):
         check_pair(tmp_path / "wet.wav", tmp_path / "wet.wav")
+
+
+def test_a_name_that_is_no_text_is_printed(dry, wet):
+    write_audio(wet, np.zeros_like(read_audio(dry)), RATE)
+    strange = wet.rename(wet.with_name(os.fsdecode(b"wet\xff.wav")))
+    with pytest.raises(PairError, match=r"/wet\\xff\.wav is silent"):
+        check_pair(dry, strange)
 
 
 def test_empty(dry, wet):

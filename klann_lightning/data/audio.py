@@ -268,6 +268,17 @@ def blocks_of(file: AudioFile, size: int, frames: int | None = None) -> Iterator
         yield _read(file, start, min(size, end - start))
 
 
+def not_finite(path: Path | str | bytes, sample_rate: int, first: int, count: int | None = None) -> PairError:
+    """For a file that has NaN or infinite samples, the first of them at sample `first`."""
+    many = "" if count is None else f"{count} "
+    return PairError(
+        f"{shown(path)} has {many}NaN or infinite samples, the first at sample {first} "
+        f"({first / sample_rate:.3f} s).",
+        "Export it again, or cut that part out of both files.",
+        "not_finite",
+    )
+
+
 def span(frames: int, sample_rate: int) -> str:
     """A length in words: samples and milliseconds."""
     return f"{frames} frames ({1000 * frames / sample_rate:.1f} ms)"

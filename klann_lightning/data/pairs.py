@@ -12,9 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from klann_lightning.data.audio import AudioFile, AudioWriter, blocks_of, iter_audio, open_audio, span
+from klann_lightning.data.audio import (
+    AudioFile,
+    AudioWriter,
+    blocks_of,
+    iter_audio,
+    not_finite,
+    open_audio,
+    span,
+)
 from klann_lightning.data.resampling import resampled
 from klann_lightning.errors import PairError
+from klann_lightning.files import shown
 
 BLOCK = 1 << 16  # samples in memory at once while a whole file goes through
 SPLITS = ("train", "val", "test")
@@ -146,15 +155,10 @@ def _energy(file: AudioFile) -> float:
         if bad == 0:
             energy += _sum_of_squares(samples)
     if bad:
-        raise PairError(
-            f"{file.name} has {bad} NaN or infinite samples, the first at sample {first_bad} "
-            f"({first_bad / file.samplerate:.3f} s).",
-            "Export it again, or cut that part out of both files.",
-            "not_finite",
-        )
+        raise not_finite(file.name, file.samplerate, first_bad, bad)
     if energy == 0:
         raise PairError(
-            f"{file.name} is silent: all {span(file.frames, file.samplerate)} are zero.",
+            f"{shown(file.name)} is silent: all {span(file.frames, file.samplerate)} are zero.",
             "Check the connection to the device, then record or export it again.",
             "silent",
         )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from klann_lightning.doctor.findings import Finding, Severity
+from klann_lightning.data.audio import not_finite
+from klann_lightning.doctor.findings import Finding, Severity, of_error
 from klann_lightning.doctor.loudness import LOUDNESS_FAULTS
 from klann_lightning.doctor.samples import decibels
 from klann_lightning.doctor.track import Side, Track
@@ -48,13 +49,7 @@ def faults(track: Track, side: Side) -> list[Finding]:
 def _not_finite(track: Track, side: Side) -> Finding | None:
     if not track.not_finite:
         return None
-    return Finding(
-        "not_finite",
-        "blocks",
-        f"{shown(track.path)} has {track.not_finite} NaN or infinite samples, the first at sample "
-        f"{track.first_not_finite} ({track.first_not_finite / track.sample_rate:.3f} s).",
-        "Export it again, or cut that part out of both files.",
-    )
+    return of_error(not_finite(track.path, track.sample_rate, track.first_not_finite, track.not_finite))
 
 
 def _silent(track: Track, side: Side) -> Finding | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from klann_lightning.data.audio import AudioFile, AudioWriter, channel_blocks, open_audio, span
+from klann_lightning.data.audio import AudioFile, AudioWriter, channel_blocks, not_finite, open_audio, span
 from klann_lightning.data.resampling import resampled
 from klann_lightning.doctor.recipe import Recipe
 from klann_lightning.doctor.warp import FADE, Line, warp
@@ -130,13 +130,7 @@ def _finite(file: AudioFile, channel: int) -> Iterator[NDArray[np.float32]]:
         samples = np.ascontiguousarray(block[:, channel])
         wrong = np.flatnonzero(~np.isfinite(samples))
         if len(wrong):
-            first = index * BLOCK + int(wrong[0])
-            raise PairError(
-                f"{shown(file.name)} has NaN or infinite samples, the first at sample {first} "
-                f"({first / file.samplerate:.3f} s).",
-                "Export it again, or cut that part out of both files.",
-                "not_finite",
-            )
+            raise not_finite(file.name, file.samplerate, index * BLOCK + int(wrong[0]))
         yield samples
 
 
