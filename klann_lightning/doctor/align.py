@@ -66,6 +66,32 @@ class Aligned(NamedTuple):
     clicks: int  # of those at the opening that say the same of the place
 
 
+class _Excerpt(NamedTuple):
+    """A part of the input, and the target to look for it in."""
+
+    own: Samples
+    y: Source
+    start: int  # sample of the input
+
+    @property
+    def middle(self) -> int:
+        return self.start + len(self.own) // 2
+
+    def fine(self, delay: float, drift: float) -> Fine | None:
+        """What it tells of the delay in its middle, near the given one."""
+        beside, middle = 512, self.start + len(self.own) / 2
+        expected = round(delay)
+        frames = len(self.own) + 2 * beside
+        late = read_along(self.y, self.start - beside, frames, expected - drift * middle, drift)
+        fine = refine(self.own, late, beside)
+        return fine and fine._replace(delay=expected + fine.delay - beside)
+
+    def answer(self, delay: float, drift: float, beside: int = 0) -> Samples:
+        """The target, late by `delay` in the middle, with samples on either side."""
+        frames = len(self.own) + 2 * beside
+        return read_along(self.y, self.start - beside, frames, delay - drift * self.middle, drift)
+
+
 def align(x: Source, y: Source) -> Aligned | None:
     """Where y, the target, answers x, the input; both at one rate. None if either is too short or silent."""
     clicks = heard_clicks(x, y, CLICKS_REACH)
@@ -73,58 +99,25 @@ def align(x: Source, y: Source) -> Aligned | None:
     if not ranked:
         return None
     start, frames = _answered(x, y, ranked[0].delay, start, frames)
-    own = x.read(start, frames)
-    (best, *others), (held, length) = _steady(own, y, start, ranked)
-    rival = max((one.information for one in others if abs(one.delay - best.delay) > APART), default=0.0)
-    fine = _fine(own[held : held + length], y, start + held, best.delay, 0.0)
+    part = _Excerpt(x.read(start, frames), y, start)
+    ranked, (held, length) = _steady(part, ranked)
+    best, rival = ranked[0], _rival(ranked)
+    fine = _Excerpt(part.own[held : held + length], y, start + held).fine(best.delay, 0.0)
     if fine is None:
         return None
-    at, middle, drift = start + held + length // 2, start + frames // 2, 0.0
-    found = None
+    found, at = None, start + held + length // 2
     if best.information > HEARD or _sure_of_place(best, rival, frames) > SURE:
-        near, slope = steer(own, y, start, best.delay)
-        along = _fine(own, y, start, near, slope) if slope else None
-        if along and along.worth > fine.worth:  # and no jumps that look like a drift
-            at, fine, drift = middle, along, slope
-        found, fine = _clock(x, y, fine, at, drift)
-    drift = found.drift if found else 0.0
-    if found and not found.jumps and (drift or abs(found.delay_at(middle) - fine.delay) > SAME):
-        fine = _fine(own, y, start, found.delay_at(middle), drift) or fine
-    delay = fine.delay - drift * middle
-    jumps: tuple[Jump, ...] = ()
-    if found:
-        jumps = tuple(_whole(jump) for jump in found.jumps)
-        if jumps:  # the excerpt may hold several delays; where `fine` has looked it is known best
-            later = [0.0, *accumulate(jump.by for jump in jumps)]
-            known = [fine.delay - drift * at - by for by in later]
-            nearest = min(known, key=lambda one: abs(one - found.delay))
-            delay = nearest if abs(nearest - found.delay) < SAME else found.delay
-    if drift:  # which hid from the first look what both have in common
-        late = read_along(y, start - FAR_REACH, frames + 2 * FAR_REACH, fine.delay - drift * middle, drift)
-        best, rival = _judged(candidates(own, late, 2 * FAR_REACH), best, rival)
-    if jumps and found:  # each of its delays is the right one somewhere
-        held_by = [found.delay_at(0), *(found.delay_at(jump.at) for jump in jumps)]
-        right = [one for one in ranked if any(abs(one.delay - delay) <= APART for delay in held_by)]
-        best = max([best, *right], key=lambda one: one.information)
-        rival = max((one.information for one in ranked if one not in right), default=0.0)
+        found, fine, at = _followed(x, part, fine, at, best.delay)
+    best, rival = _judged(part, ranked, found, fine)
     agreeing = clicks.agreeing if clicks and abs(clicks.delay - best.delay) <= APART else 0
     place = 1.0 if agreeing else _sure_of_place(best, rival, frames)
-    answer = read_along(y, start, frames, fine.delay - drift * middle, drift)
-    forwards, backwards = information(features(own), answer, 0), information(features(answer), own, 0)
-    alignment = Alignment(
-        delay=delay,
-        confidence=place * _sure_of_fraction(fine),
-        polarity=fine.polarity,
-        polarity_confidence=place * _sure_of_polarity(fine),
-        drift_ppm=drift * 1e6,
-        jumps=jumps,
-    )
+    answer = part.answer(fine.delay, found.drift if found else 0.0)
     return Aligned(
-        alignment,
+        _alignment(part, found, fine, at, place),
         sd=hypot(fine.sd * fine.misfit, fine.spread),
-        information=max(forwards, best.information),
+        information=max(information(features(part.own), answer, 0), best.information),
         rival=rival,
-        backwards=backwards,
+        backwards=information(features(answer), part.own, 0),
         sure_of_place=place,
         start=start,
         frames=frames,
@@ -167,14 +160,13 @@ def _coarse(x: Source, y: Source, clicks: Clicks | None) -> tuple[list[Candidate
     return ranked, start, frames
 
 
-def _steady(
-    own: Samples, y: Source, start: int, ranked: list[Candidate]
-) -> tuple[list[Candidate], tuple[int, int]]:
+def _steady(part: _Excerpt, ranked: list[Candidate]) -> tuple[list[Candidate], tuple[int, int]]:
     """The candidates, and the stretch of the excerpt, start and length, in which the first is the delay.
 
     A recorder that has lost samples changes the delay within the excerpt. No delay is right then for all of
     it, and one in between may explain most of the whole: what counts is which explains most of each part.
     """
+    own, y, start = part
     most = max(one.information for one in ranked)
     if most < HEARD:
         return ranked, (0, len(own))
@@ -207,13 +199,23 @@ def _answered(x: Source, y: Source, delay: int, start: int, frames: int) -> tupl
     return min(max(start, first), last - frames), frames
 
 
-def _fine(own: Samples, y: Source, start: int, delay: float, drift: float) -> Fine | None:
-    """In the excerpt that `own` is, the delay in its middle."""
-    beside, middle = 512, start + len(own) / 2
-    expected = round(delay)
-    late = read_along(y, start - beside, len(own) + 2 * beside, expected - drift * middle, drift)
-    fine = refine(own, late, beside)
-    return fine and fine._replace(delay=expected + fine.delay - beside)
+def _followed(x: Source, part: _Excerpt, fine: Fine, at: int, delay: int) -> tuple[Clock | None, Fine, int]:
+    """Drift and jumps, what the device does, and the sample at which that knows the delay.
+
+    `fine` and `at` are the last two so far; all of the excerpt is late by about `delay`, unless it drifts.
+    """
+    near, drift = steer(part.own, part.y, part.start, delay)
+    along = part.fine(near, drift) if drift else None
+    if along and along.worth > fine.worth:  # and no jumps that look like a drift
+        at, fine = part.middle, along
+    else:
+        drift = 0.0
+    found, fine = _clock(x, part.y, fine, at, drift)
+    if found and not found.jumps:
+        there = found.delay_at(part.middle)
+        if found.drift or abs(there - fine.delay) > SAME:
+            fine = part.fine(there, found.drift) or fine
+    return found, fine, at
 
 
 def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clock | None, Fine]:
@@ -237,8 +239,8 @@ def _clock(x: Source, y: Source, fine: Fine, at: int, drift: float) -> tuple[Clo
         frames = min(EXCERPT, x.frames)
         start, frames = _answered(x, y, round(delay), at - frames // 2, frames)
         if not found.jumps:
-            again = _fine(x.read(start, frames), y, start, found.delay_at(start + frames / 2), drift)
-            fine = again or fine
+            part = _Excerpt(x.read(start, frames), y, start)
+            fine = part.fine(found.delay_at(start + frames / 2), drift) or fine
     if found and (abs(found.drift) < DRIFT_SEEN or abs(found.drift) < DRIFT_SIGMAS * found.drift_sd):
         found = found._replace(drift=0.0, delay=found.delay + found.drift * at)
     return found, fine
@@ -250,13 +252,50 @@ def _whole(jump: Jump) -> Jump:
     return jump._replace(by=whole) if abs(jump.by - whole) < NEARLY_WHOLE else jump
 
 
-def _judged(again: list[Candidate], best: Candidate, rival: float) -> tuple[Candidate, float]:
-    """The best candidate and its rival's information, of a look at FAR_REACH or else of the first one."""
-    near = [one for one in again if abs(one.delay - FAR_REACH) <= APART]
-    if not near or near[0].information < best.information:
-        return best, rival
-    others = [one.information for one in again if abs(one.delay - FAR_REACH) > APART]
-    return near[0], max(others, default=0.0)
+def _rival(ranked: list[Candidate]) -> float:
+    """What the best explains that is another delay than the first."""
+    first, *others = ranked
+    return max((one.information for one in others if abs(one.delay - first.delay) > APART), default=0.0)
+
+
+def _judged(
+    part: _Excerpt, ranked: list[Candidate], found: Clock | None, fine: Fine
+) -> tuple[Candidate, float]:
+    """The best candidate and what its rival explains, once drift and jumps are known."""
+    best, rival = ranked[0], _rival(ranked)
+    if found and found.drift:  # which hid from the first look what both have in common
+        again = candidates(part.own, part.answer(fine.delay, found.drift, FAR_REACH), 2 * FAR_REACH)
+        near = [one for one in again if abs(one.delay - FAR_REACH) <= APART]
+        if near and near[0].information >= best.information:
+            best = near[0]
+            others = [one.information for one in again if abs(one.delay - FAR_REACH) > APART]
+            rival = max(others, default=0.0)
+    if found and found.jumps:  # each of its delays is the right one somewhere
+        held_by = [found.delay_at(0), *(found.delay_at(jump.at) for jump in found.jumps)]
+        right = [one for one in ranked if any(abs(one.delay - delay) <= APART for delay in held_by)]
+        best = max([best, *right], key=lambda one: one.information)
+        rival = max((one.information for one in ranked if one not in right), default=0.0)
+    return best, rival
+
+
+def _alignment(part: _Excerpt, found: Clock | None, fine: Fine, at: int, place: float) -> Alignment:
+    """As of the input's first sample. `at`: where `fine` knows the delay; `place`: how sure its place is."""
+    drift = found.drift if found else 0.0
+    jumps = tuple(_whole(jump) for jump in found.jumps) if found else ()
+    delay = fine.delay - drift * part.middle
+    if found and jumps:  # the excerpt may hold several delays; where `fine` has looked it is known best
+        later = [0.0, *accumulate(jump.by for jump in jumps)]
+        known = [fine.delay - drift * at - by for by in later]
+        nearest = min(known, key=lambda one: abs(one - found.delay))
+        delay = nearest if abs(nearest - found.delay) < SAME else found.delay
+    return Alignment(
+        delay=delay,
+        confidence=place * _sure_of_fraction(fine),
+        polarity=fine.polarity,
+        polarity_confidence=place * _sure_of_polarity(fine),
+        drift_ppm=drift * 1e6,
+        jumps=jumps,
+    )
 
 
 def _sure_of_place(best: Candidate, rival: float, frames: int) -> float:
