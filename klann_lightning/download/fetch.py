@@ -136,9 +136,8 @@ def _receive(link: Link, remote: Remote, path: Path) -> None:
     raise ServerError(f"{host_of(remote.urls[0])} has no file {remote.name}, though its list names it.")
 
 
-def _store(answer: requests.Response, remote: Remote, path: Path, have: int) -> None:
-    """Append the answer's body to the part, or begin a new one where the server begins the file anew."""
-    part, tag = _beside(path)
+def _begins(answer: requests.Response, remote: Remote, have: int) -> int:
+    """The byte of the file that the answer's body begins with: that after those we have, or the first."""
     host, size = host_of(answer.url), remote.size
     if answer.status_code == 416:
         raise WrongError(f"{host} has less of it than the {have} bytes that came before")
@@ -148,11 +147,18 @@ def _store(answer: requests.Response, remote: Remote, path: Path, have: int) -> 
         if found is None or int(found[1]) != have or found[2] not in ("*", str(size)):
             raise WrongError(f"asked for bytes {have} to {size}, {host} sends {said or 'others'!r}")
         say(f"{remote.name}: goes on after {amount(have)} of {amount(size)}")
-    else:
-        have = 0
-        promised = answer.headers.get("Content-Length", str(size))
-        if promised != str(size):
-            raise WrongError(f"{host} sends {promised} bytes, not {size}")
+        return have
+    promised = answer.headers.get("Content-Length", str(size))
+    if promised != str(size):
+        raise WrongError(f"{host} sends {promised} bytes, not {size}")
+    return 0
+
+
+def _store(answer: requests.Response, remote: Remote, path: Path, have: int) -> None:
+    """Append the answer's body to the part, or begin a new one where the server begins the file anew."""
+    part, tag = _beside(path)
+    host, size = host_of(answer.url), remote.size
+    have = _begins(answer, remote, have)
     # What an If-Range may name: a tag that promises equal bytes, or a date.
     version = answer.headers.get("ETag", "")
     version = version if version.startswith('"') else answer.headers.get("Last-Modified", "")
