@@ -145,59 +145,58 @@ def _memory(kind: Kind, ringing: float, gain: Gain | None, period: Period) -> fl
 
 def findings_of(character: Character, material: Material) -> list[Finding]:
     """What follows for the training of a model."""
-    found = material_findings(material)
+    own = (_simple(character), _noisy(character.floor), _remembering(character))
+    return [*material_findings(material), *(one for one in own if one is not None)]
+
+
+def _simple(character: Character) -> Finding | None:
     if character.kind == "clean":
-        found.append(
-            Finding(
-                "nothing_to_learn",
-                "note",
-                f"The target is the input times one gain, up to {_db(character.esr_best_gain)}.",
-                "No model is needed. If the device was meant to do something, see whether it was bypassed.",
-            )
+        return Finding(
+            "nothing_to_learn",
+            "note",
+            f"The target is the input times one gain, up to {_db(character.esr_best_gain)}.",
+            "No model is needed. If the device was meant to do something, see whether it was bypassed.",
         )
     if character.kind == "linear":
-        found.append(
-            Finding(
-                "linear_device",
-                "note",
-                f"The device is a filter: the best one leaves {_db(character.esr_best_linear)}.",
-                "A convolution with its impulse response does all that a model would have to learn.",
-            )
+        return Finding(
+            "linear_device",
+            "note",
+            f"The device is a filter: the best one leaves {_db(character.esr_best_linear)}.",
+            "A convolution with its impulse response does all that a model would have to learn.",
         )
-    floor = character.floor
-    if floor.esr > NOISY and floor.origin in ("repeats", "pauses"):
-        how = (
-            "where the input repeats, the target does not" if floor.origin == "repeats" else "noise in pauses"
-        )
-        hum = f" Most of it is mains hum of {floor.hum_hz:.0f} Hz." if math.isfinite(floor.hum_hz) else ""
-        found.append(
-            Finding(
-                "noisy_target",
-                "harms",
-                f"{_db(floor.esr)} of the target cannot be told from the input ({how}).{hum}",
-                "No model comes below that. Record the target again with less noise, or a louder input.",
-            )
-        )
+    return None
+
+
+def _noisy(floor: Floor) -> Finding | None:
+    if floor.origin not in ("repeats", "pauses") or floor.esr <= NOISY:
+        return None
+    how = "where the input repeats, the target does not" if floor.origin == "repeats" else "noise in pauses"
+    hum = f" Most of it is mains hum of {floor.hum_hz:.0f} Hz." if math.isfinite(floor.hum_hz) else ""
+    return Finding(
+        "noisy_target",
+        "harms",
+        f"{_db(floor.esr)} of the target cannot be told from the input ({how}).{hum}",
+        "No model comes below that. Record the target again with less noise, or a louder input.",
+    )
+
+
+def _remembering(character: Character) -> Finding | None:
     if character.kind == "modulation":
-        found.append(
-            Finding(
-                "modulation",
-                "harms",
-                character.kind_evidence,
-                "No model here has a clock: switch the modulation off, or train on another effect.",
-            )
+        return Finding(
+            "modulation",
+            "harms",
+            character.kind_evidence,
+            "No model here has a clock: switch the modulation off, or train on another effect.",
         )
-    elif character.memory_seconds > LONG_SECONDS:
-        found.append(
-            Finding(
-                "long_memory",
-                "note",
-                f"What the device does depends on the last {character.memory_seconds:.1f} s.",
-                f"Set data.context_seconds to {math.ceil(character.memory_seconds)} or more, and take "
-                "segments at least as long.",
-            )
+    if character.memory_seconds > LONG_SECONDS:
+        return Finding(
+            "long_memory",
+            "note",
+            f"What the device does depends on the last {character.memory_seconds:.1f} s.",
+            f"Set data.context_seconds to {math.ceil(character.memory_seconds)} or more, and take "
+            "segments at least as long.",
         )
-    return found
+    return None
 
 
 def _untold(x: Samples, y: Samples) -> Character:
