@@ -17,8 +17,9 @@ from klann_lightning.data.audio import write_audio
 from klann_lightning.data.devices import DEVICES, simulate
 from klann_lightning.doctor import intake
 from klann_lightning.doctor.findings import SEVERITIES, worst
-from klann_lightning.doctor.intake import Track, inspect
+from klann_lightning.doctor.intake import inspect
 from klann_lightning.doctor.samples import find_gaps
+from klann_lightning.doctor.track import Track
 
 FUZZ_SECONDS = float(os.environ.get("KLANN_FUZZ_SECONDS", "5"))
 

@@ -256,11 +256,11 @@ def _lines(
     groups = int(group.max()) + 1
     middle = at.mean()
     design = np.column_stack([at - middle, *(group == one for one in range(groups))]).astype(float)
+    scaled = design * np.array([1e-4] + [1.0] * groups)
     trust = np.minimum(weight, 100 * np.median(weight))
     robust = np.ones(len(at))
     for _ in range(30):
         both = trust * robust
-        scaled = design * np.array([1e-4] + [1.0] * groups)
         normal = scaled.T @ (scaled * both[:, None]) + 1e-12 * np.eye(groups + 1)
         solution = np.linalg.solve(normal, scaled.T @ (both * delay))
         error = delay - scaled @ solution

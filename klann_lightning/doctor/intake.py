@@ -14,8 +14,6 @@ from klann_lightning.doctor.samples import decibels
 from klann_lightning.doctor.track import Channel, Side, Track, window
 from klann_lightning.errors import PairError
 
-__all__ = ["Side", "Track", "inspect"]
-
 BLOCK = 1 << 16  # samples of a channel in memory at once
 MOST_IN_BLOCK = 1 << 22  # samples of all channels
 SAMPLED_BLOCKS = 64  # examined for the spectrum and for the number of values

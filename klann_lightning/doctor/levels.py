@@ -9,7 +9,7 @@ from klann_lightning.doctor.source import Source
 Samples = NDArray[np.float64]
 
 WINDOW_SECONDS = 0.01
-BLOCK_SECONDS = 30.0
+BLOCK = 3000  # windows that are read at once
 TOP = 3  # offsets that are proposed
 DEPTH = 1e-5  # of the loudest window's power: below, there is silence
 
@@ -20,10 +20,9 @@ def levels(source: Source) -> Samples:
     size = source.sample_rate * WINDOW_SECONDS
     count = max(int(source.frames / size), 1)
     edges = np.rint(np.arange(count + 1) * size).astype(np.int64)
-    per_block = max(int(BLOCK_SECONDS / WINDOW_SECONDS), 1)
     parts = []
-    for first in range(0, count, per_block):
-        own = edges[first : first + per_block + 1]
+    for first in range(0, count, BLOCK):
+        own = edges[first : first + BLOCK + 1]
         samples = source.read(int(own[0]), int(own[-1] - own[0]))
         sums = np.add.reduceat(np.square(samples), own[:-1] - own[0])
         parts.append(sums / np.maximum(np.diff(own), 1))

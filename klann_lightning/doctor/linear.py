@@ -64,8 +64,8 @@ def short_filter(x: Signal, y: Signal, ahead: int = BEFORE, after: int = AFTER) 
 
     Normal equations of the covariance method, exact at the edges of the parts, and a ridge; of two ridges
     the one counts that errs less. A gain is a filter too: the result is never worse than the best gain.
-    Of recordings of more than 2**19 samples, so many in the middle are fitted, and
-    all are tried. 0.7 s, 120 MiB.
+    Of recordings of more than 2**19 samples, so many in the middle are fitted, and all are tried. 0.7 s,
+    120 MiB.
     """
     source, target = np.asarray(x, np.float64), np.asarray(y, np.float64)
     size = min(ahead + after, max(source.size // 16, 1))

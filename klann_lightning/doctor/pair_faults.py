@@ -62,13 +62,7 @@ def alignment_faults(
             )
         ]
     if turned is not None and not unrelated(turned):
-        return [
-            _swapped(
-                dry,
-                wet,
-                _backwards(turned.information, 0.0),
-            )
-        ]
+        return [_swapped(dry, wet, _backwards(turned.information, 0.0))]
     if aligned is None or unrelated(aligned):
         told = 0.0 if aligned is None else max(aligned.information, 0.0)
         return [

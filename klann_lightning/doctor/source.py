@@ -49,10 +49,8 @@ class _FileSource(Source):
 
     def __init__(self, file: AudioFile, channel: int, sample_rate: int) -> None:
         self._file, self._channel = file, channel
-        self.frames, self.sample_rate = (
-            resampled_frames(file.frames, file.samplerate, sample_rate),
-            sample_rate,
-        )
+        self.frames = resampled_frames(file.frames, file.samplerate, sample_rate)
+        self.sample_rate = sample_rate
 
     @property
     def unchanged(self) -> Source:
