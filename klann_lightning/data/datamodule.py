@@ -187,7 +187,7 @@ class PairedDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """What the feed plans, this rank's rows of it: input and target [B, T] beside the plan's fields."""
         pairs, feed = self.pairs["train"], self.stage_feed or self.feed
-        rank, world = self._place()
+        rank, world = self._rank()
         sampler = FeedSampler(feed, [pair.frames for pair in pairs], torch.initial_seed(), rank, world)
         if self.trainer:  # a resumed training asks for its first batches before it sets the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
@@ -196,11 +196,11 @@ class PairedDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the val files, see `whole_files`."""
-        return self.whole_files("val", *self._place())
+        return self.whole_files("val", *self._rank())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the test files, see `whole_files`."""
-        return self.whole_files("test", *self._place())
+        return self.whole_files("test", *self._rank())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The test files too."""
@@ -224,7 +224,8 @@ class PairedDataModule(pl.LightningDataModule):
         """How the recordings were mended, for checkpoints."""
         return dump_recipes(self.recipes) if self.align == "auto" else {}
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
+        """This rank, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _checked(self, split: str) -> list[Pair]:
@@ -250,9 +251,10 @@ class PairedDataModule(pl.LightningDataModule):
                 f"{pair.input} is {pair.sample_rate} Hz, the experiment is {self.sample_rate} Hz. "
                 f"Set data.resample to true, or data.sample_rate to {pair.sample_rate}."
             )
-        return resample_pair(pair, self.sample_rate, self._place_of("resampled", split))
+        return resample_pair(pair, self.sample_rate, self._copies("resampled", split))
 
-    def _place_of(self, kind: str, split: str) -> Path:
+    def _copies(self, kind: str, split: str) -> Path:
+        """The folder of a split's copies of that kind."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="klann-recordings-")
         return Path(self._folder.name, kind, split)
@@ -276,7 +278,7 @@ class PairedDataModule(pl.LightningDataModule):
         own = self.recipes.get(split, {}).get(name)
         others = [one for each in everyone for other, one in each.items() if self._kin(other, name)]
         rate = self.sample_rate if self.resample else None
-        admitted = admit_mended(*paths, rate, own, others, lambda: self._place_of("mended", split))
+        admitted = admit_mended(*paths, rate, own, others, lambda: self._copies("mended", split))
         if admitted.recipe:
             self.recipes.setdefault(split, {})[name] = admitted.recipe
         return admitted

@@ -121,9 +121,8 @@ def excerpt(diagnosis: Diagnosis, mended: bool) -> tuple[Samples, Samples]:
         opened(diagnosis.target, wet.channel, dry.sample_rate) as y,
     ):
         start, frames = _part(recipe, aligned)
-        if not mended:
-            return x.read(start, frames), y.read(start, frames)
-        return x.read(start, frames), _mended(y, recipe, start, frames)
+        late = _mended(y, recipe, start, frames) if mended else y.read(start, frames)
+        return x.read(start, frames), late
 
 
 def _part(recipe: Recipe, aligned: Aligned) -> tuple[int, int]:
