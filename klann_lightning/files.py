@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the process that writes them; stamps, names and locks."""
+"""Files that are whole or not there, whatever ends the process that writes them; stamps and names."""
 
 import os
 from collections.abc import Iterator

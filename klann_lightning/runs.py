@@ -1,15 +1,15 @@
 """The folders of the trainings, `<runs>/<experiment>/<time>`, and who trains in them."""
 
 import os
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from klann_lightning.configs import differences, plain_name
 from klann_lightning.errors import ConfigError
@@ -62,33 +62,34 @@ def changed(folder: Path, config: dict[str, Any]) -> list[str]:
     return [CONFIG]
 
 
-def hold(folder: Path) -> IO[str]:
-    """Keep other trainings out of a run's folder, until the file is closed or this process ends.
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder, until this one or its process ends.
 
     Something is written there, so a folder that takes nothing is found before the training.
 
     ConfigError where the folder cannot be written, or another process trains in it.
     """
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=PATIENCE_SECONDS)
         (folder / LOCK).write_text(f"{os.getpid()}\n", encoding="utf-8")
-        file = (folder / LOCK).open(encoding="utf-8")
+    except Timeout as error:
+        raise ConfigError(
+            f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
+            "--resume and --ckpt_path."
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"cannot write into {folder}: {error.strerror}. Name another folder by --runs, mend this one's "
             "permissions, or free some space."
         ) from error
-    patient_until = time.monotonic() + PATIENCE_SECONDS
-    while not (locked := _locked(file)) and time.monotonic() < patient_until:
-        time.sleep(0.1)
-    if not locked:
-        file.close()
-        raise ConfigError(
-            f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
-            "--resume and --ckpt_path."
-        )
-    remove_parts(folder)
-    return file
+    try:
+        remove_parts(folder)
+        yield
+    finally:
+        lock.release()
 
 
 def _folder(runs: Path, experiment: str) -> Path:
@@ -102,21 +103,11 @@ def _resumable(folder: Path) -> Iterator[Path]:
 
 
 def _held(folder: Path) -> bool:
-    with suppress(OSError), (folder / LOCK).open(encoding="utf-8") as file:
-        return not _locked(file)
+    if (folder / LOCK).is_file():
+        try:
+            FileLock(folder / LOCK).acquire(timeout=0).lock.release()
+        except Timeout:
+            return True
+        except OSError:  # not ours to write: `hold` says so
+            pass
     return False
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether the file is locked for this process now."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

@@ -183,7 +183,7 @@ DOORS = {
     "plotly": ["charts", "portrait", "report.assets", "report.page", "sweep.page"],
     "jinja2": ["report.page"],
     "requests": ["download.link", "download.fetch"],
-    "filelock": ["download.command"],
+    "filelock": ["runs", "download.command", "comparison.command", "sweep.command"],
     "jsonschema": ["export.document"],
     "onnx": ["export.graph"],
     "onnxruntime": ["export.command"],

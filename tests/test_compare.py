@@ -1,7 +1,6 @@
 """Whole comparisons: what they leave, that they go on where they were stopped, and what they refuse."""
 
 import csv
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import write_root
+from filelock import FileLock
 from servers import wait_until
 from test_stages import SMALL, TIME
 
@@ -152,10 +152,11 @@ def test_a_cell_that_was_begun_with_other_settings_is_refused(done):
 
 def test_two_comparisons_in_one_folder_are_refused(fresh):
     fresh.out.mkdir()
-    with (fresh.out / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another comparison works in"):
-            main(fresh.words())
+    with (
+        FileLock(fresh.out / "lock"),
+        pytest.raises(ConfigError, match="another comparison works in"),
+    ):
+        main(fresh.words())
 
 
 def test_a_folder_that_cannot_be_written_is_named(fresh):

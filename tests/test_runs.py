@@ -49,36 +49,36 @@ def test_nothing_to_go_on_from_is_said(tmp_path):
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     folder = run(tmp_path, "2026-01-01")
-    held = hold(folder)
     script = f"""
 from pathlib import Path
 from klann_lightning.errors import ConfigError
 from klann_lightning.runs import hold, unfinished
 print(unfinished(Path({str(tmp_path)!r}), "la2a", {CONFIG!r}))
 try:
-    hold(Path({str(folder)!r}))
+    with hold(Path({str(folder)!r})):
+        print("trains too")
 except ConfigError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    with hold(folder):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     found, refused = done.stdout.splitlines()
     assert found == "None"
     assert refused.startswith(f"another process trains in {folder}")
-    held.close()
     assert unfinished(tmp_path, "la2a", CONFIG) == folder
 
 
 def test_holding_removes_what_a_killed_process_has_left(tmp_path):
     folder = run(tmp_path, "2026-01-01")
     (folder / ".part-123-last.ckpt").touch()
-    hold(folder).close()
-    assert not list(folder.glob(".part*"))
+    with hold(folder):
+        assert not list(folder.glob(".part*"))
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot write into .*file/run: Not a directory\. Name another"):
-        hold(tmp_path / "file" / "run")
+        hold(tmp_path / "file" / "run").__enter__()
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path):

@@ -1,6 +1,5 @@
 """`compare`: trains every cell of a grid that is not trained yet, scores it, and writes the tables."""
 
-import fcntl
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from klann_lightning.comparison.grid import Cell, Grid, cells, read_grid
 from klann_lightning.comparison.report import OUTPUTS, write_figures, write_tables
@@ -76,14 +76,17 @@ def run(grid_file: Path, out: Path, words: Sequence[str], played: Path | None) -
 def _alone(out: Path) -> Iterator[None]:
     """While no other comparison works in the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it ends
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another comparison works in {out}. Wait for it, or name another --out."
-            ) from error
+    lock = FileLock(out / "lock")  # until this process ends, however it ends
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"another comparison works in {out}. Wait for it, or name another --out."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _compare(grid: Grid, trainings: Mapping[Cell, Config], out: Path, played: Path | None) -> None:

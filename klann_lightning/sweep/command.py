@@ -1,6 +1,5 @@
 """`sweep`: from the study file to the report."""
 
-import fcntl
 import json
 import sys
 import time
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+from filelock import FileLock
 from optuna.trial import FrozenTrial
 
 from klann_lightning.configs import plain_name
@@ -128,8 +128,7 @@ def _refit(plan: Plan, study: optuna.Study, count: int) -> None:
     (plan.folder / "best").mkdir(exist_ok=True)
     for trial in best_of(study, count):
         folder = plan.folder / "best" / f"trial-{trial.number:04d}"
-        with (plan.folder / "best" / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when this process ends, however it ends
+        with FileLock(plan.folder / "best" / "lock"):  # let go of when this process ends, however it ends
             if not (folder / SCORES_FILE).is_file():
                 _train_anew(plan, trial, folder)
         scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))[-1]
