@@ -12,6 +12,7 @@ from conftest import write_root
 from klann_lightning.comparison.scoring import PLAYED_SECONDS, Recordings, cost_of
 from klann_lightning.data.audio import read_audio, write_audio
 from klann_lightning.data.datamodule import PairedDataModule
+from klann_lightning.data.resampling import resampled
 from klann_lightning.errors import PairError
 from klann_lightning.evaluate import Fir, score
 from klann_lightning.losses import StftResolutions
@@ -80,14 +81,23 @@ def test_a_target_scores_as_itself(root):
 def test_what_needs_no_model_is_ordered(root):
     lines = dict(recordings(root).without_a_model())
     as_it_is, gain, taps = (scores.esr_db for scores in lines.values())
-    assert list(lines)[:2] == ["input as it is", "best gain"]
+    assert list(lines) == ["input as it is", "best gain", "best 512-tap filter"]
     assert taps < gain < as_it_is
 
 
 def test_resampled_recordings_last(root):
     """Longer than the folder that they are read from."""
     test = recordings(root, sample_rate=22050, resample=True)
-    assert len(list(test.without_a_model())) == 3
+    assert (test.sample_rate, test.context) == (22050, CONTEXT // 2)
+    for take, name in zip(test.takes, ("tiny", "tiny-2"), strict=True):
+        for side, samples in (("input", take.input), ("target", take.target)):
+            whole = read_audio(root / "test" / f"{name}-{side}.wav")
+            expected = np.concatenate(list(resampled([whole], len(whole), RATE, 22050)))
+            np.testing.assert_allclose(samples, expected, atol=1e-6)
+    lines = dict(test.without_a_model())
+    assert lines["input as it is"] == test.scores([take.input for take in test.takes])
+    as_it_is, gain, taps = (scores.esr_db for scores in lines.values())
+    assert taps < gain < as_it_is
 
 
 def test_what_a_model_costs():

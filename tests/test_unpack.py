@@ -10,10 +10,7 @@ import zipfile
 import pytest
 from record_server import BOTH, LA2A, RecordServer, recordings, refused, tarred, wav, zipped
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def as_link(name: str) -> bytes:
@@ -49,6 +46,9 @@ def damaged(archive: bytes, where: float = 0.5) -> bytes:
 
 INPUT = {"train/la2a-input.wav": wav()}
 LINK = "is a link or a device, not a file"
+NONE = r"file could not be opened successfully\. Delete"
+EARLY = "Compressed file ended before the end-of-stream marker was reached"
+DAMAGED = "Bad CRC-32 for file 'train/la2a-input.wav'|Error -3 while decompressing"
 HOSTILE = {
     "zip slip": ("d.zip", zipped(LA2A | {"../../evil.wav": b"x"}), r"'\.\./\.\./evil\.wav' leads out of it"),
     "slip of a recording": ("d.zip", zipped({"../train/la2a-input.wav": b"x"}), "leads out of it"),
@@ -83,24 +83,24 @@ HOSTILE = {
     "password": ("d.zip", patched(zipped(INPUT), flag=1), "train/la2a-input.wav needs a password"),
     "unknown method": ("d.zip", patched(zipped(INPUT), method=9), "cannot be unpacked: .*compression"),
     "no zip": ("d.zip", b"PK" + bytes(500), "cannot be unpacked: File is not a zip file"),
-    "half a zip": ("d.zip", zipped(LA2A)[:-5000], "cannot be unpacked: "),
+    "half a zip": ("d.zip", zipped(LA2A)[:-5000], "cannot be unpacked: File is not a zip file"),
     "no tar": (
         "d.tar",
         bytes(range(256)) * 9,
-        r"cannot be unpacked: file could not be opened successfully\. Delete",
+        f"cannot be unpacked: {NONE}",
     ),
     "half a tar": ("d.tar", tarred(LA2A)[:100_000], "cannot be unpacked: unexpected end of data"),
-    "half a tar.gz": ("d.tar.gz", tarred(LA2A, "w:gz")[:100_000], "cannot be unpacked: "),
-    "half a tar.bz2": ("d.tar.bz2", tarred(LA2A, "w:bz2")[:200_000], "cannot be unpacked: "),
-    "half a tar.xz": ("d.tar.xz", tarred(LA2A, "w:xz")[:100_000], "cannot be unpacked: "),
+    "half a tar.gz": ("d.tar.gz", tarred(LA2A, "w:gz")[:100_000], f"cannot be unpacked: {EARLY}"),
+    "half a tar.bz2": ("d.tar.bz2", tarred(LA2A, "w:bz2")[:200_000], f"cannot be unpacked: {NONE}"),
+    "half a tar.xz": ("d.tar.xz", tarred(LA2A, "w:xz")[:100_000], f"cannot be unpacked: {EARLY}"),
     "damaged tar.bz2": (
         "d.tbz",
         damaged(tarred(BOTH, "w:bz2"), 0.98),
         "cannot be unpacked: Invalid data stream",
     ),
     "damaged tar.xz": ("d.txz", damaged(tarred(LA2A, "w:xz")), "cannot be unpacked: Corrupt input data"),
-    "damaged zip": ("d.zip", damaged(zipped(INPUT)), "cannot be unpacked: "),
-    "damaged tar.gz": ("d.tgz", bytes(tarred(LA2A, "w:gz")[:9]) + bytes(range(99)), "cannot be unpacked: "),
+    "damaged zip": ("d.zip", damaged(zipped(INPUT)), f"cannot be unpacked: {DAMAGED}"),
+    "damaged tar.gz": ("d.tgz", tarred(LA2A, "w:gz")[:9] + bytes(range(99)), f"cannot be unpacked: {NONE}"),
     "two in one place": (
         "d.zip",
         zipped({"a/train/la2a-input.wav": wav(), "b/train/la2a-input.wav": wav()}),
