@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from effects import EFFECTS
+from matplotlib.image import imread
 
 from klann_lightning.cli import main
 from klann_lightning.data.audio import audio_info, read_audio, write_audio
 from klann_lightning.data.pairs import check_pair
 from klann_lightning.data.resampling import resampled
 from klann_lightning.data.signals import dry_signal
-from klann_lightning.doctor import command
+from klann_lightning.doctor import command, picture
 from klann_lightning.doctor.diagnose import diagnose
+from klann_lightning.doctor.picture import pair_figure
 from klann_lightning.errors import ConfigError
 
 RATE = 44100
@@ -26,14 +31,23 @@ def sounds():
     return dry, EFFECTS["comp"](dry, RATE)
 
 
-@pytest.fixture
-def pair(tmp_path, sounds):
-    """A compressor, recorded 300 samples late."""
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, sounds):
+    """A compressor, recorded 300 samples late; nothing is written beside it but another pair in `b`."""
     dry, wet = sounds
-    paths = tmp_path / "amp-input.wav", tmp_path / "amp-target.wav"
+    folder = tmp_path_factory.mktemp("recorded")
+    paths = folder / "amp-input.wav", folder / "amp-target.wav"
     write_audio(paths[0], dry, RATE)
     write_audio(paths[1], np.concatenate([np.zeros(300), wet])[: len(dry)], RATE)
     return paths
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _diagnosed_once():
+    """A pair that several commands are given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "diagnose", cache(diagnose))
+        yield
 
 
 def status(*words) -> int:
@@ -79,10 +93,11 @@ def test_a_mended_pair_is_ready(pair, tmp_path, capsys):
     np.testing.assert_array_equal(read_audio(mended[1]), read_audio(pair[1], 300))
 
 
-def test_a_folder_in_one_table(pair, tmp_path, capsys):
-    write_audio(tmp_path / "b" / "input.wav", read_audio(pair[0]), RATE)
-    write_audio(tmp_path / "b" / "target.wav", read_audio(pair[0]) / 2, RATE)
-    assert status(tmp_path) == 2
+def test_a_folder_in_one_table(pair, capsys):
+    folder = pair[0].parent
+    write_audio(folder / "b" / "input.wav", read_audio(pair[0]), RATE)
+    write_audio(folder / "b" / "target.wav", read_audio(pair[0]) / 2, RATE)
+    assert status(folder) == 2
     said = capsys.readouterr().out
     assert "delay (blocks)" in said
     assert "nothing_to_learn" in said
@@ -95,15 +110,40 @@ def test_split(tmp_path, capsys):
     write_audio(pair[0], dry, RATE)
     write_audio(pair[1], EFFECTS["comp"](dry, RATE), RATE)
     status(*pair, "--split", "40/30/30", "--to", tmp_path / "root" / "amp")
-    parts = [tmp_path / "root" / split / "amp-input.wav" for split in ("train", "val", "test")]
-    lengths = [check_pair(part, part.with_name("amp-target.wav")).frames for part in parts]
-    assert min(lengths) > 1.2 * RATE
-    assert sum(lengths) < audio_info(pair[0]).frames - 1.9 * RATE  # gaps of a second or more
+    title, *lines = capsys.readouterr().out.splitlines()[-4:]
+    assert title == "mended, and split with gaps of 1.00 s or more:"
+    ends = []
+    for split, line in zip(("train", "val", "test"), lines, strict=True):
+        path = tmp_path / "root" / split / "amp-input.wav"
+        said = re.fullmatch(rf"  {split}: (\d+\.\d\d) to (\d+\.\d\d) s -> {re.escape(str(path))}", line)
+        start, end = (float(second) for second in said.groups())
+        frames = check_pair(path, path.with_name("amp-target.wav")).frames
+        assert frames / RATE == pytest.approx(end - start, abs=0.011)
+        for whole, part in zip(pair, (path, path.with_name("amp-target.wav")), strict=True):
+            near = max(round((start - 0.006) * RATE), 0)
+            samples = 0.0 + read_audio(whole)[near : near + frames + round(0.012 * RATE)]  # without -0.0
+            assert (0.0 + read_audio(part)).tobytes() in samples.tobytes()
+        ends.append((start, end))
+    assert (ends[0][0], ends[2][1]) == (0.0, 14.0)
+    assert min(after[0] - before[1] for before, after in pairwise(ends)) > 0.99
+    assert [end - start for start, end in ends] == pytest.approx([4.8, 3.6, 3.6], abs=0.8)
 
 
-def test_figure(pair, tmp_path, capsys):
-    status(*pair, "--figure", tmp_path / "pair.png")
-    assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+def test_figure(pair, tmp_path, capsys, monkeypatch):
+    """Its picture is looked at in its lines: the attack 300 samples apart, mended none, and the delay."""
+    drawn = []
+    monkeypatch.setattr(picture, "pair_figure", lambda found: drawn.append(pair_figure(found)) or drawn[0])
+    assert status(*pair, "--figure", tmp_path / "pair.png") == 2
+    assert capsys.readouterr().out.endswith(f"\nfigure: {tmp_path / 'pair.png'}\n")
+    assert imread(tmp_path / "pair.png").shape[:2] == (800, 1200)
+    recorded, mended, delays, levels = drawn[0].axes
+    for axes, late in ((recorded, 300), (mended, 0)):
+        x, y = (line.get_ydata() for line in axes.lines)
+        assert np.abs(np.correlate(y, x, "full")).argmax() - (len(x) - 1) == pytest.approx(late, abs=5)
+    taken = next(line for line in delays.lines if line.get_label() == "taken")
+    np.testing.assert_allclose(taken.get_ydata(), 300, atol=0.1)
+    power = np.square(read_audio(pair[0]))[: 441 * (RATE // 441 * 9)].reshape(-1, 441).mean(axis=1)
+    assert levels.lines[0].get_xdata().max() == pytest.approx(10 * np.log10(power.max()), abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +200,25 @@ def test_files_that_are_not_there(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["one.wav"], ["a.wav", "b.wav", "--split", "1/1/1"], ["a.wav", "b.wav", "c.wav"]]
+    ("words", "said"),
+    [
+        ([], "name an input and a target, or folders that hold pairs"),
+        (["one.wav"], "name an input and a target, or folders"),
+        (["a.wav", "b.wav", "c.wav"], "name an input and a target, or folders"),
+        (["a.wav", "."], "name an input and a target, or folders"),
+        (["a.wav", "b.wav", "--split", "1/1/1"], "--split and --to go together: "),
+        (["a.wav", "b.wav", "--to", "root/amp"], "--split and --to go together: "),
+        ([".", "--figure", "a.png"], "--split, --to and --figure are for one pair: "),
+        ([".", "--split", "1/1/1", "--to", "root/amp"], "--split, --to and --figure are for one pair: "),
+    ],
 )
-def test_options_that_do_not_go_together(words):
-    with pytest.raises(ConfigError):
+def test_options_that_do_not_go_together(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("input", "target"):
+        (tmp_path / f"x-{name}.wav").touch()
+    with pytest.raises(ConfigError, match=f"^{said}"):
         main(["doctor", *words])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-input.wav", "x-target.wav"]
 
 
 def test_what_libraries_print_is_not_in_the_json(capfd):
