@@ -264,7 +264,21 @@ def test_silence_draws_without_warnings(figure_of):
 @pytest.mark.parametrize("length", [1, 2, 100, 5000])
 def test_any_length_draws(figure_of, length):
     signal = np.linspace(-1, 1, length)
-    render(figure_of(signal, 0.5 * signal, RATE))
+    figure = figure_of(signal, 0.5 * signal, RATE)
+    render(figure)
+    if figure_of is waveform_figure:
+        assert figure.get_suptitle() == "ESR -6.0 dB"
+        *whole, zoom = figure.axes
+        for axes, zoomed, gain in zip(whole, zoom.lines, (1, 0.5, -0.5), strict=True):
+            np.testing.assert_allclose(drawn(axes)[[0, -1]], gain * signal[[0, -1]], atol=1e-3)
+            assert len(zoomed.get_ydata()) == min(length, 1323)
+        assert whole[0].get_xlim() == (0, length / RATE)
+    else:
+        target_db, output_db, residual_db = levels_db(figure)
+        assert target_db.shape[1] == -(-length // 512)
+        assert -7 < target_db.max() <= 0  # of a ramp the highest bin may be that of 0 Hz, which has no row
+        for level_db in (output_db, residual_db):
+            np.testing.assert_allclose(level_db, np.maximum(target_db - 6.02, -90), atol=0.01)
 
 
 @pytest.mark.parametrize("figure_of", PAIR_FIGURES)
@@ -280,6 +294,13 @@ def test_a_model_that_diverged_still_draws(figure_of, bad, pair):
         assert gap[-1]
         assert not gap[0]
         assert target_db.max() == 0
+    else:
+        assert figure.get_suptitle() == f"ESR {bad} dB"
+        for axes in figure.axes[1:3]:  # 2000 columns, two points each
+            shown = np.isfinite(drawn(axes))
+            assert shown.sum() == pytest.approx(4000 * 10_000 / len(target), abs=2)
+            assert shown[: shown.sum()].all()
+        assert np.isfinite(drawn(figure.axes[0])).all()
 
 
 @pytest.mark.parametrize("figure_of", PAIR_FIGURES)
