@@ -44,7 +44,7 @@ def stem(path: Path) -> str:
 
 
 def train_shipped(tiny_root: Path, runs: Path, *configs: Path, more: tuple[str, ...] = ()):
-    """Two batches of each stage of a shipped configuration, on the tiny device."""
+    """Two batches of each stage of a shipped configuration, on the tiny device; nothing is drawn."""
     return main(
         [
             "fit",
@@ -56,6 +56,7 @@ def train_shipped(tiny_root: Path, runs: Path, *configs: Path, more: tuple[str, 
             "--trainer.max_epochs=3",
             "--trainer.limit_train_batches=2",
             "--trainer.logger=false",
+            "--media=false",
             *more,
         ]
     )
@@ -78,7 +79,7 @@ def test_every_shipped_system_trains_at_its_size(config, tiny_root, tmp_path):
     configs, more = [SWEEPS / "la2a.yaml", config], ()
     if config.stem in BASELINES:
         configs.append(SWEEPS / "recipes" / "baseline.yaml")
-        more = ("--data.train.readers=1", "--data.train.length=1024", "--media=false")
+        more = ("--data.train.readers=1", "--data.train.length=1024")
     experiment = train_shipped(tiny_root, tmp_path, *configs, more=more)
     assert stages_of(experiment) == list(experiment.switch.finished)
     sizes = PARAMETERS | BASELINES
@@ -123,7 +124,7 @@ def test_the_baselines_recipe_is_the_published_one(system, smaller, tmp_path):
     own = ["recipes/comunita_lstm"] if system == "lstm_32" else []
     names = ["la2a", f"systems/{system}", "recipes/comunita", *own]
     root = write_root(tmp_path / "long", np.tanh, train_seconds=2.6)
-    more = ("--trainer.fast_dev_run=true", "--media=false", f"--model.model.{smaller}")
+    more = ("--trainer.fast_dev_run=true", f"--model.model.{smaller}")
     experiment = train_shipped(root, tmp_path, *(SWEEPS / f"{name}.yaml" for name in names), more=more)
     module, feed = experiment.model, experiment.datamodule.feed
     if own:
@@ -159,12 +160,8 @@ def test_every_device_has_a_shipped_recipe(config):
 
 
 def test_a_run_leaves_everything_in_its_folder(tiny_root, tmp_path, capsys):
-    experiment = train_shipped(
-        tiny_root,
-        tmp_path,
-        SWEEPS / "la2a.yaml",
-        more=(f"--trainer.logger={CSV_LOGGER}",),
-    )
+    more = (f"--trainer.logger={CSV_LOGGER}", "--media=true")
+    experiment = train_shipped(tiny_root, tmp_path, SWEEPS / "la2a.yaml", more=more)
     (run,) = (tmp_path / "la2a").iterdir()
     names = {path.name for path in run.iterdir()}
     assert {"config.yaml", "metrics.csv", "scores.json", "last.ckpt", "stage-1-time.ckpt"} <= names

@@ -10,6 +10,7 @@ import torch
 from test_stages import SPECTRAL, TIME, fit, state_of
 
 from klann_lightning.handshake import PARENT, PROGRESS
+from klann_lightning.training.module import EffectModule
 from klann_lightning.training.progress import AbandonedError, ProgressLog
 
 LOG = "--trainer.callbacks+=klann_lightning.training.progress.ProgressLog"
@@ -62,9 +63,18 @@ def test_a_checkpoint_goes_on_to_the_bit(tiny_root, tmp_path, monkeypatch):
             assert torch.equal(value, weights[key]), (name, key)
 
 
-def test_other_readers_than_the_checkpoints_start_anew(tiny_root, tmp_path):
+def test_other_readers_than_the_checkpoints_start_anew(tiny_root, tmp_path, monkeypatch):
+    """From the initial state, and from then on each from its own; the epochs are counted on."""
     fit(tiny_root, tmp_path, f"[{TIME}]", "--trainer.max_epochs=1")
+    states, step = [], EffectModule.training_step
+
+    def training_step(self, batch):
+        states.append(self._before and len(self._before[0]))
+        return step(self, batch)
+
+    monkeypatch.setattr(EffectModule, "training_step", training_step)
     resumed = fit(
         tiny_root, tmp_path, f"[{TIME}]", f"--ckpt_path={tmp_path / 'last.ckpt'}", "--data.train.readers=3"
     )
-    assert resumed.trainer.current_epoch == 3
+    assert states == [None, *[3] * 7]
+    assert (resumed.trainer.current_epoch, resumed.trainer.global_step) == (3, 12)
