@@ -64,6 +64,19 @@ def test_random_numbers_go_on_where_they_were(tiny_root, tmp_path, monkeypatch):
     assert all(torch.equal(other[key], value) for key, value in whole.items())
 
 
+def test_a_training_that_has_ended_is_only_scored(tiny_root, tmp_path):
+    """One that was killed after its last epoch, which here its patience ended, and before its scores."""
+    stages = f'[{TIME}, {{"name": "still", "weights": {{"esr": 1.0}}, "lr": 0.0, "patience": 2}}]'
+    whole = fit(tiny_root, tmp_path, stages, *QUICK)
+    left = [(tmp_path / name).read_text() for name in ("scores.json", "metrics.csv")]
+    (tmp_path / "scores.json").unlink()
+    again = fit(tiny_root, tmp_path, stages, *QUICK, "--resume")
+    assert (again.trainer.current_epoch, again.trainer.global_step) == (5, 20)
+    assert [(tmp_path / name).read_text() for name in ("scores.json", "metrics.csv")] == left
+    for name, weights in whole.switch.finished.items():
+        assert all(torch.equal(again.switch.finished[name][key], value) for key, value in weights.items())
+
+
 @pytest.mark.parametrize(
     "more", ["--data.num_workers=1", "--trainer.max_steps=18", "--trainer.accumulate_grad_batches=2"]
 )

@@ -103,6 +103,8 @@ class StageSwitch(KeptCallback):
         unwritten = {*self.finished, self.name(pl_module)} - there
         self.unwritten = trainer.strategy.broadcast(unwritten)  # not every machine sees the folder
         self._hear_the_end(trainer, pl_module)  # a training that goes on within an epoch does not start it
+        over = self._over(pl_module.stage, trainer.current_epoch - self.first_epoch)
+        trainer.should_stop |= self._last() and over  # its scores alone were missing
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._hear_the_end(trainer, pl_module)
@@ -139,13 +141,11 @@ class StageSwitch(KeptCallback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.log_epoch({"lr": rate, "stage": float(self.index + 1)})
         spent = trainer.current_epoch + 1 - self.first_epoch
-        epochs, patience = self.epochs[self.index], pl_module.stage.patience
         begin, end = self._course(pl_module.stage, spent)
-        impatient = patience is not None and self.stale >= patience and end == epochs
-        if (epochs is not None and spent >= epochs) or impatient:
+        if self._over(pl_module.stage, spent):
             self._end_stage(trainer, pl_module)
         elif begin == spent:
-            self._start_anew(trainer, pl_module, last=end == epochs)
+            self._start_anew(trainer, pl_module, last=end == self.epochs[self.index])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A training that was told to stop within a stage keeps that stage's best."""
@@ -169,6 +169,16 @@ class StageSwitch(KeptCallback):
         if spent >= starts * each:
             return starts * each, epochs
         return spent - spent % each, spent - spent % each + each
+
+    def _over(self, stage: LossStage, spent: int) -> bool:
+        """Whether the stage ends after so many of its epochs."""
+        epochs, (_, end) = self.epochs[self.index], self._course(stage, spent)
+        impatient = stage.patience is not None and self.stale >= stage.patience and end == epochs
+        return (epochs is not None and spent >= epochs) or impatient
+
+    def _last(self) -> bool:
+        """Whether no other stage follows."""
+        return self.epochs[self.index + 1 : self.index + 2] in ([], [0])
 
     def _start_anew(self, trainer: pl.Trainer, module: EffectModule, last: bool) -> None:
         """From other random weights, the same on all ranks; at last from the best of all starts."""
@@ -207,7 +217,7 @@ class StageSwitch(KeptCallback):
         if self.best_score == math.inf:
             best = "no validation fell into it"
         ended = f"{self.name(module)} ended after epoch {trainer.current_epoch}, {best}"
-        if self.index + 1 == len(module.stages) or self.epochs[self.index + 1] == 0:
+        if self._last():
             rank_zero_info(ended)
             trainer.should_stop = True
             return
