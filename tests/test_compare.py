@@ -19,6 +19,7 @@ from servers import wait_until
 from test_stages import SMALL, TIME
 
 from klann_lightning.cli import main
+from klann_lightning.comparison import training
 from klann_lightning.comparison.command import ComparisonError
 from klann_lightning.comparison.scoring import Recordings
 from klann_lightning.data.audio import read_audio, write_audio
@@ -181,10 +182,13 @@ def test_systems_are_scored_on_the_same_recordings(fresh):
         main(fresh.words())
 
 
-def test_a_comparison_without_any_result_is_an_error(fresh):
-    fresh.write({"broken": [f"--model.stages=[{BAD}]"]})
+def test_a_comparison_without_any_result_is_an_error(fresh, monkeypatch):
+    failing = [sys.executable, "-c", "raise SystemExit('error: nothing learned')"]
+    monkeypatch.setattr(training, "fit_command", lambda *_: failing)
     with pytest.raises(ComparisonError, match=r"no training came to its end; .*fit\.log say why"):
         main(fresh.words())
+    assert rows_of(fresh)["a"]["failure"] == "nothing learned"
+    assert "| a (nothing learned) |" in (fresh.out / "results.md").read_text()
 
 
 def test_a_stopped_training_goes_on_within_its_time(fresh):

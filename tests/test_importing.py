@@ -367,9 +367,19 @@ def test_a_fit_trains_on_from_imported_weights(imported, tiny_root, tmp_path):
     assert load_model(tmp_path / "run" / "stage-2-spectral.ckpt").output_level == 1
     last = f"--ckpt_path={tmp_path / 'run' / 'last.ckpt'}"
     again = fit(tiny_root, tmp_path / "run", f"[{TIME}, {SPECTRAL}]", *more, last)
-    assert again.trainer.current_epoch >= 5
-    for command in ("validate", "test", "predict"):
-        main([command, *experiment_of(tiny_root), last, f"--trainer.default_root_dir={tmp_path}"])
+    assert (again.trainer.current_epoch, again.trainer.global_step) == (5, 100)
+    heard = load_model(tmp_path / "run" / "last.ckpt")
+    for command, split in (("validate", "val"), ("test", "test"), ("predict", "")):
+        done = main([command, *experiment_of(tiny_root), last, f"--trainer.default_root_dir={tmp_path}"])
+        if split:
+            source, target = recording(tiny_root, split)
+            expected = error_db(heard(source[None])[0], target)
+            assert float(done.trainer.callback_metrics[f"{split}/esr_db"]) == pytest.approx(
+                expected, abs=1e-3
+            )
+    source, _ = recording(tiny_root, "test")
+    predicted = torch.from_numpy(read_audio(tmp_path / "predictions" / "tiny-output.wav"))
+    assert error_db(predicted, heard(source[None])[0]) < -100
 
 
 def test_a_fit_starts_from_a_trained_checkpoint_and_its_levels(tiny_root, tmp_path):
@@ -459,7 +469,7 @@ def test_weights_that_fit_another_network_are_no_start(tiny_root, tmp_path):
         *(word for word in experiment_of(tiny_root) if not word.startswith("--model.model")),
         *gcn,
     ]
-    words += [f"--model.stages=[{TIME}]", "--trainer.logger=false", "--media=false"]
+    words += ["--media=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     main([*words, f"--trainer.default_root_dir={tmp_path / 'first'}"])
     start = tmp_path / "first" / "stage-1-time.ckpt"
     with pytest.raises(CheckpointError, match="remembers other samples than the configured one"):
