@@ -3,9 +3,12 @@
 import errno
 import logging
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import needs_compiler
@@ -27,6 +30,16 @@ def empty_cache(tmp_path, monkeypatch):
     forget()
 
 
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """One that is compiled in no time, in place of ours."""
+    path = tmp_path / "source" / "small.cpp"
+    path.parent.mkdir()
+    path.write_text('extern "C" int answer() {\n#ifdef KLANN_TEST\nreturn 8;\n#else\nreturn 7;\n#endif\n}\n')
+    monkeypatch.setattr(build, "FOLDER", path.parent)
+    return path
+
+
 @needs_compiler
 def test_builds_once_and_then_reads_the_cache(empty_cache):
     first = build.library()
@@ -34,28 +47,42 @@ def test_builds_once_and_then_reads_the_cache(empty_cache):
     (file,) = empty_cache.iterdir()
     written = file.stat().st_mtime_ns
     forget()
-    assert build.library() is not None
+    assert build.library()._name == str(file)
     assert [path.stat().st_mtime_ns for path in empty_cache.iterdir()] == [written]
 
 
 @needs_compiler
-def test_another_source_or_flag_is_another_file(empty_cache, monkeypatch):
-    build.library()
+def test_another_source_or_flag_is_another_file(empty_cache, source, monkeypatch):
+    assert build.library().answer() == 7
     monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-DKLANN_TEST"])
     forget()
-    build.library()
-    assert len(list(empty_cache.iterdir())) == 2
+    assert build.library().answer() == 8
+    source.write_text(source.read_text().replace("8", "9"))
+    forget()
+    assert build.library().answer() == 9
+    assert len(list(empty_cache.iterdir())) == 3
 
 
 @needs_compiler
-def test_flags_that_the_compiler_refuses_are_left_out(empty_cache, monkeypatch):
-    monkeypatch.setattr(build, "CHOICES", [["-march=no-such-processor"], []])
-    assert build.library() is not None
+def test_flags_that_the_compiler_refuses_are_left_out(empty_cache, source, monkeypatch):
+    monkeypatch.setattr(build, "CHOICES", [["-march=no-such-processor"], ["-DKLANN_TEST"], []])
+    assert build.library().answer() == 8
 
 
 @needs_compiler
-def test_processes_that_build_at_once_do_not_disturb_each_other(empty_cache):
-    script = "from klann_lightning.native.build import library; assert library() is not None"
+def test_processes_that_build_at_once_do_not_disturb_each_other(empty_cache, source, tmp_path, monkeypatch):
+    """Each has built before the other is done: their compiler rests before it says so."""
+    compiler = tmp_path / "slow"
+    compiler.write_text(
+        f'#!/bin/sh\n{shlex.join(build.find_compiler())} "$@"\ncode=$?\n'
+        'case "$*" in *small.cpp*) sleep 0.5;; esac\nexit $code\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    script = (
+        "from pathlib import Path; from klann_lightning.native import build; "
+        f"build.FOLDER = Path({str(source.parent)!r}); assert build.library().answer() == 7"
+    )
     with ThreadPoolExecutor() as pool:
         runs = [pool.submit(subprocess.run, [sys.executable, "-c", script], check=True) for _ in range(2)]
         for run in runs:
@@ -65,30 +92,41 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(empty_cache):
 
 @needs_compiler
 @pytest.mark.parametrize("fault", [errno.EROFS, errno.ENOSPC, errno.EACCES])
-def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, monkeypatch, fault):
+def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, source, monkeypatch, fault):
+    """It is built in a folder that nobody else can write, which goes with the process."""
+
     def refuse(*_, **__):
         raise OSError(fault, os.strerror(fault))
 
     monkeypatch.setattr(build.Path, "mkdir", refuse)
-    assert build.library() is not None
+    going = []
+    monkeypatch.setattr(build.atexit, "register", lambda *words, **_: going.append(words))
+    library = build.library()
+    assert library.answer() == 7
+    folder = Path(library._name).parent
+    assert folder.name.startswith("klann_lightning-")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert going == [(shutil.rmtree, folder)]
+    shutil.rmtree(folder)
     assert not empty_cache.exists()
 
 
 @needs_compiler
-def test_a_filled_cache_need_not_be_writable(empty_cache, monkeypatch):
+def test_a_filled_cache_need_not_be_writable(empty_cache, source, monkeypatch):
     build.library()
     forget()
     monkeypatch.setattr(build, "_writable", lambda _: pytest.fail("looked for a place to write"))
-    assert build.library() is not None
+    assert build.library().answer() == 7
+    assert [build.library()._name] == [str(path) for path in empty_cache.iterdir()]
 
 
 @needs_compiler
-def test_a_damaged_file_is_built_anew(empty_cache, caplog):
+def test_a_damaged_file_is_built_anew(empty_cache, source, caplog):
     empty_cache.mkdir()
     name = f"native-{build._fingerprint(build.find_compiler())}.so"
     (empty_cache / name).touch()
-    assert build.library() is not None
-    assert (empty_cache / name).stat().st_size > 1000
+    assert build.library().answer() == 7
+    assert [path.name for path in empty_cache.iterdir()] == [name]
     assert not caplog.records
 
 

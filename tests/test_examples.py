@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import error_db
@@ -14,6 +15,7 @@ from torch.autograd import gradcheck
 from klann_lightning import losses
 from klann_lightning.cli import main
 from klann_lightning.data import devices
+from klann_lightning.data.audio import read_audio
 from klann_lightning.errors import CheckpointError
 from klann_lightning.training import module
 from klann_lightning.training.checkpoints import load_model
@@ -119,8 +121,10 @@ def test_the_loss_over_whole_files_is_what_training_sees(example):
 
 
 def test_a_device_of_ones_own_is_simulated_and_trained_on(tmp_path, example, capsys):
-    example("crossover_device")
+    own = example("crossover_device")
     root = tmp_path / "data"
     main(["simulate", "crossover", str(root), "--seconds", "5"])
     assert capsys.readouterr().out.count("crossover-{input,target}.wav") == 3
-    assert fit("crossover", root, tmp_path / "run", *SMALL, esr=1.0).is_file()
+    source, target = (read_audio(root / "test" / f"crossover-{side}.wav") for side in ("input", "target"))
+    np.testing.assert_allclose(target, own.crossover(source.astype(np.float64), 44100), atol=1e-6)
+    assert load_model(fit("crossover", root, tmp_path / "run", *SMALL, esr=1.0)).output_level != 1

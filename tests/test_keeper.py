@@ -103,13 +103,19 @@ def test_a_cluster_that_takes_its_machine_back_gets_the_job_again(tiny_root, tmp
         fit(tiny_root, tmp_path / "run", STAGES, *QUICK)
     assert halted.value.exit_code == 128 + signal.SIGUSR1
     assert (tmp_path / "asked").read_text() == "requeue 4700_3\n"
-    assert (tmp_path / "run" / "last.ckpt").is_file()
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
-def test_a_job_that_the_cluster_does_not_take_back_is_said(monkeypatch):
+def test_a_job_that_the_cluster_does_not_take_back_is_said(monkeypatch, tmp_path):
+    """In the cluster's words, or in the system's."""
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert keeper._requeue().startswith("Job 4711 could not be put back into the queue: ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = "Job 4711 could not be put back into the queue: "
+    assert keeper._requeue() == f"{said}[Errno 2] No such file or directory: 'scontrol'."
+    tool = tmp_path / "scontrol"
+    tool.write_text("#!/bin/sh\necho 'Requeue is disabled for job 4711' >&2\nexit 1\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    assert keeper._requeue() == f"{said}Requeue is disabled for job 4711."
 
 
 def test_checkpoints_are_written_at_validations(tiny_root, tmp_path, writes):
