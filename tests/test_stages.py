@@ -1,6 +1,7 @@
 """A whole training led through its stages."""
 
 import csv
+import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +214,37 @@ def test_a_gain_does_not_undo_a_plateau_but_starts_the_count_anew(monkeypatch):
     kept = StageSwitch(None)
     kept.load_state_dict(switch.state_dict())
     assert (kept.plateaus, kept.stale) == (2, 5)
+
+
+def test_what_is_said_where_starts_and_stages_end(tiny_root, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    switch = fit(tiny_root, tmp_path, f"[{STARTS}, {SPECTRAL}]", f"--trainer.logger={CSV_LOGGER}").switch
+    losses = column(tmp_path, "val/loss")
+    of_starts, at = min(losses[:6]), losses.index(min(losses[:9]))
+    assert [line for line in caplog.messages if "start" in line or "ended" in line] == [
+        f"the best of the random starts (val/loss {of_starts:.5g}) trains on",
+        f"stage-1-time ended after epoch 8, best at epoch {at} (val/loss {losses[at]:.5g}); "
+        "stage-2-spectral starts from its best weights, learning rate 0.002, loss 1 esr + 0.01 mr_stft",
+        f"stage-2-spectral ended after epoch 10, best at epoch {switch.best_epoch} (val/loss "
+        f"{switch.best_score:.5g})",
+    ]
+
+
+def test_a_stage_without_validations_keeps_what_it_ends_with(tiny_root, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    switch = fit(tiny_root, tmp_path, f"[{TIME}]", "--trainer.limit_val_batches=0").switch
+    assert "stage-1-time ended after epoch 2, no validation fell into it" in caplog.messages
+    assert state_of(tmp_path / "stage-1-time.ckpt")["saved_epoch"] == switch.best_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("known", "score"),
+    [({"mse": 3.0, "esr": 0.5}, 6.0), ({"esr": 0.5}, math.inf), ({"mse": math.nan}, math.inf)],
+)
+def test_what_a_stage_starts_from_counts_where_it_was_measured(known, score):
+    switch = StageSwitch(None)
+    switch.best_scores = known
+    assert switch._score_of(LossStage("x", {"mse": 2.0}, epochs=1)) == score
 
 
 def test_losses_of_two_stages_are_never_compared(tiny_root, tmp_path):

@@ -86,8 +86,7 @@ class StageSwitch(KeptCallback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The optimizer that is about to be restored is the stage's own, and so are the batches."""
-        state = checkpoint["callbacks"][self.state_key]
-        pl_module.stage = _weighed(pl_module.stages[state["index"]], state.get("weights"))
+        pl_module.stage = pl_module.stages[checkpoint["callbacks"][self.state_key]["index"]]
         self._feed(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
