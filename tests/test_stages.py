@@ -144,7 +144,7 @@ def test_the_best_of_several_starts_trains_on(tiny_root, tmp_path):
     losses = column(tmp_path, "val/loss")
     assert losses[0:6:2] == losses[1:6:2]
     assert len(set(losses[:6])) == 3
-    assert losses[6:] == [min(losses)] * 3
+    assert losses[6:] == [min(losses[:6])] * 3
     assert switch.best_epoch == losses.index(min(losses))
 
 
@@ -228,6 +228,13 @@ def test_what_is_said_where_starts_and_stages_end(tiny_root, tmp_path, caplog):
         f"stage-2-spectral ended after epoch 10, best at epoch {switch.best_epoch} (val/loss "
         f"{switch.best_score:.5g})",
     ]
+    assert column(tmp_path, "stage") == [1.0] * 9 + [2.0] * 2
+
+
+def test_a_stage_without_epochs_is_none(tiny_root, tmp_path):
+    experiment = fit(tiny_root, tmp_path, f"[{TIME}, {SPECTRAL}]", "--trainer.max_epochs=1")
+    assert list(experiment.switch.finished) == ["stage-1-time"]
+    assert experiment.trainer.current_epoch == 1
 
 
 def test_a_stage_without_validations_keeps_what_it_ends_with(tiny_root, tmp_path, caplog):
