@@ -1,5 +1,6 @@
 """The folders of the trainings, `<runs>/<experiment>/<time>`, and who trains in them."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,13 @@ from filelock import FileLock, Timeout
 
 from klann_lightning.configs import differences, plain_name
 from klann_lightning.errors import ConfigError
-from klann_lightning.files import remove_parts
+from klann_lightning.files import PART, remove_parts
 from klann_lightning.handshake import LAST, SCORES_FILE
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
+PROBE = f"{PART}probe"  # what is written to see whether that can be done
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 PATIENCE_SECONDS = 5.0  # with a training that has lost its purpose, and is about to end
 # Where, how fast and how loudly a training runs: what may change while it stays the same one.
 CIRCUMSTANCES = (
@@ -73,18 +76,20 @@ def hold(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=PATIENCE_SECONDS)
-        (folder / LOCK).write_text(f"{os.getpid()}\n", encoding="utf-8")
-    except Timeout as error:
-        raise ConfigError(
-            f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
-            "--resume and --ckpt_path."
-        ) from error
+        free = _acquired(lock, PATIENCE_SECONDS)
+        if free:
+            (folder / PROBE).write_text(f"{os.getpid()}\n", encoding="utf-8")
     except OSError as error:
+        lock.release()
         raise ConfigError(
             f"cannot write into {folder}: {error.strerror}. Name another folder by --runs, mend this one's "
             "permissions, or free some space."
         ) from error
+    if not free:
+        raise ConfigError(
+            f"another process trains in {folder}. Wait for its end, or begin a run of its own by leaving out "
+            "--resume and --ckpt_path."
+        )
     try:
         remove_parts(folder)
         yield
@@ -103,11 +108,25 @@ def _resumable(folder: Path) -> Iterator[Path]:
 
 
 def _held(folder: Path) -> bool:
-    if (folder / LOCK).is_file():
-        try:
-            FileLock(folder / LOCK).acquire(timeout=0).lock.release()
-        except Timeout:
-            return True
-        except OSError:  # not ours to write: `hold` says so
-            pass
-    return False
+    """Whether somebody trains there, or we cannot."""
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        return not _acquired(lock, 0)
+    except OSError:  # another's file
+        return True
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock, patience_seconds: float) -> bool:
+    """Whether nobody else has it. Where a file system has no locks, nobody ever has."""
+    try:
+        lock.acquire(timeout=patience_seconds)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    return True

@@ -1,7 +1,10 @@
 """The folders of trainings: which one a training goes on in, and that two never share one."""
 
+import errno
+import fcntl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -79,6 +82,31 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot write into .*file/run: Not a directory\. Name another"):
         hold(tmp_path / "file" / "run").__enter__()
+
+
+def test_a_folder_that_takes_nothing_is_let_go_of(tmp_path, monkeypatch):
+    """So that the same process can try again, once there is space."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", fail)
+        with pytest.raises(ConfigError, match="No space left on device") as kept:
+            hold(tmp_path).__enter__()
+    with hold(tmp_path):  # though the error, and all that it has seen, is still there
+        assert kept.value
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_without_locks_a_run_is_trained_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = run(tmp_path, "2026-01-01")
+    with hold(folder):
+        assert unfinished(tmp_path, "la2a", CONFIG) == folder
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path):
