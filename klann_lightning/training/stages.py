@@ -102,8 +102,9 @@ class StageSwitch(KeptCallback):
         unwritten = {*self.finished, self.name(pl_module)} - there
         self.unwritten = trainer.strategy.broadcast(unwritten)  # not every machine sees the folder
         self._hear_the_end(trainer, pl_module)  # a training that goes on within an epoch does not start it
-        over = self._over(pl_module.stage, trainer.current_epoch - self.first_epoch)
-        trainer.should_stop |= self._last() and over  # its scores alone were missing
+        if not trainer.fit_loop.restarted_mid_epoch:
+            over = self._over(pl_module.stage, trainer.current_epoch - self.first_epoch)
+            trainer.should_stop |= self._last() and over  # its scores alone were missing
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._hear_the_end(trainer, pl_module)
