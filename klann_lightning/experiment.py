@@ -136,9 +136,8 @@ class Experiment(LightningCLI):
         if not config.media:
             self.trainer_defaults["callbacks"].remove(self.media)
         named = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-        another = any(
-            one and one.class_path.endswith("ProgressBar") for one in named
-        )  # one is all there may be
+        # One is all there may be.
+        another = any(one and one.class_path.endswith("ProgressBar") for one in named)
         if another or not trainer.enable_progress_bar:
             self.trainer_defaults["callbacks"].remove(self.bar)
         self.keeper.minutes, self.keeper.share = config.keep_minutes, config.keep_share

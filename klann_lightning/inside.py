@@ -55,6 +55,11 @@ def esr_db(outputs: Sequence[Tensor], takes: Takes, context: int) -> float:
     return float(decibels(error / target))
 
 
+def played_esr_db(model: Klann, takes: Takes, context: int) -> float:
+    """The same, of what a model makes of them."""
+    return esr_db([model.play_whole(x) for x, _ in takes], takes, context)
+
+
 def inside(model: Klann, takes: Takes, context: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Scored samples block by block: input [T], what enters the filters [F, T], and what leaves them."""
     for x, _ in takes:

@@ -19,8 +19,8 @@ from klann_lightning.inside import (
     Parts,
     Takes,
     checked,
-    esr_db,
     moments,
+    played_esr_db,
     shares,
     strongest,
 )
@@ -28,7 +28,7 @@ from klann_lightning.metrics import decibels
 from klann_lightning.models.klann import Klann, ParallelSeriesKlann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.statics import Curve, Statics
-from klann_lightning.models.surgery import Means, standing_still
+from klann_lightning.models.surgery import standing_still
 
 Values = NDArray[np.float64]
 GRID_POINTS, GRID_START_HZ = 400, 0.1
@@ -76,9 +76,7 @@ class KlannReading:
     esr_db: float
     scored_seconds: float  # of the longest recording
     frequencies_hz: Values
-    odd_harmonics_db: (
-        float  # of a tone at TONE_HZ as loud as the recordings, over the tone; its own frequency left out
-    )
+    odd_harmonics_db: float  # over a tone at TONE_HZ as loud as the recordings, its own frequency left out
     even_harmonics_db: float
 
 
@@ -98,8 +96,7 @@ def read_klann(
     means, deviations = moments(model, takes, context)
     statics = Statics(model, means, [x[context:] for x, _ in takes])
     curves = statics.curves(model, means)
-    outputs = [model.play_whole(x) for x, _ in takes]
-    full_db = esr_db(outputs, takes, context)
+    full_db = played_esr_db(model, takes, context)
     cascades = _cascades(model)
     heard = Heard(model, cascades, takes, context, statics)
     channels = []
@@ -126,7 +123,7 @@ def read_klann(
                 heard.within(index, passing, model.sample_rate),
                 float(means.leaving[index]),
                 float(deviations[index]),
-                _without(model, index, means, takes, context) - full_db,
+                played_esr_db(standing_still(model, [index], means), takes, context) - full_db,
             )
         )
     odd_db, even_db = _harmonics(model, takes, context)
@@ -146,12 +143,6 @@ def _before(model: Klann, index: int) -> str:
     if isinstance(model, StackedKlann) and index >= model.lift.last.out_features:
         return f"bank {index // model.lift.last.out_features}"
     return ""
-
-
-def _without(model: Klann, index: int, means: Means, takes: Takes, context: int) -> float:
-    """The ESR in dB with a channel standing still."""
-    still = standing_still(model, [index], means)
-    return esr_db([still.play_whole(x) for x, _ in takes], takes, context)
 
 
 def _harmonics(model: Klann, takes: Takes, context: int) -> tuple[float, float]:

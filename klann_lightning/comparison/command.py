@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from klann_lightning.comparison.grid import Cell, Grid, cells, read_grid
 from klann_lightning.comparison.report import OUTPUTS, write_figures, write_tables
-from klann_lightning.comparison.scoring import Recordings, as_row, baseline_rows, cost_of
+from klann_lightning.comparison.scoring import Recordings, as_row, baseline_rows, cost_of, untrained_row
 from klann_lightning.comparison.tables import Row
 from klann_lightning.comparison.training import (
     CELLS,
@@ -180,8 +180,8 @@ def _without_training(device: str, test: Recordings, played: Path | None) -> lis
     """What a device's systems stand beside."""
     rows = baseline_rows(device, test)
     if played is not None:
-        others = ((_said(played, name), as_row(scores)) for name, scores in test.elsewhere(played))
-        rows += [{"device": device, "system": name, "seed": None, **scores} for name, scores in others]
+        others = test.elsewhere(played)
+        rows += [untrained_row(device, _said(played, name), as_row(scores)) for name, scores in others]
     return rows
 
 

@@ -165,7 +165,12 @@ def baseline_rows(device: str, recordings: Recordings) -> list[Row]:
     """Doing nothing, the best gain, the best linear filter, and where the noise floor lies below."""
     lines = [(name, as_row(scores)) for name, scores in recordings.without_a_model()]
     lines.append(("the target's quietest 100 ms", {"esr_db": recordings.noise_floor_db()}))
-    return [{"device": device, "system": name, "seed": None, **scores} for name, scores in lines]
+    return [untrained_row(device, name, scores) for name, scores in lines]
+
+
+def untrained_row(device: str, system: str, scores: dict[str, Any]) -> Row:
+    """The line of what no training has made."""
+    return {"device": device, "system": system, "seed": None, **scores}
 
 
 def as_row(*parts: Any) -> dict[str, Any]:

@@ -177,8 +177,10 @@ class Klann(AudioModel):
         magnitude = response_on_circle(controls, omega).abs().prod(1)
         cutoffs = cutoff_hz(controls, self.sample_rate).tolist()
         names = self.channel_names()
-        said = [", ".join(hertz(value, digits=3) for value in row) for row in cutoffs]
-        labels = [f"{name}: {of_it}" for name, of_it in zip(names, said, strict=True)]
+        labels = [
+            f"{name}: {', '.join(hertz(value, digits=3) for value in row)}"
+            for name, row in zip(names, cutoffs, strict=True)
+        ]
         return labels, 20 * magnitude.clamp(min=1e-10).log10()
 
     def forward_sampled(self, x: Tensor) -> Tensor:

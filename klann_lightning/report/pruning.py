@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from klann_lightning.errors import CheckpointError
-from klann_lightning.inside import Takes, checked, esr_db, moments
+from klann_lightning.inside import Takes, checked, moments, played_esr_db
 from klann_lightning.models.klann import Klann
 from klann_lightning.models.stacked import StackedKlann
 from klann_lightning.models.surgery import removable, without
@@ -45,7 +45,7 @@ def prune(model: Klann, val_takes: Takes, context: int, allowed_db: float = IDLE
     """
     takes = checked(model, val_takes, context)
     names = model.channel_names()
-    steps = [_step(model, (), _esr_db(model, takes, context))]
+    steps = [_step(model, (), played_esr_db(model, takes, context))]
     while True:
         found = _cheapest(model, takes, context)
         if found is None or not found[0] - steps[0].esr_db <= allowed_db:  # also where there is no ESR
@@ -88,12 +88,8 @@ def _cheapest(model: Klann, takes: Takes, context: int) -> tuple[float, list[int
         return None
     means = moments(model, takes, context)[0]
     smaller = [(channels, without(model, channels, means)) for channels in candidates]
-    tried = [(_esr_db(one, takes, context), channels, one) for channels, one in smaller]
+    tried = [(played_esr_db(one, takes, context), channels, one) for channels, one in smaller]
     return min(tried, key=lambda found: found[0])
-
-
-def _esr_db(model: Klann, takes: Takes, context: int) -> float:
-    return esr_db([model.play_whole(x) for x, _ in takes], takes, context)
 
 
 def _step(model: Klann, removed: Sequence[str], ratio_db: float) -> Step:
